@@ -1,0 +1,69 @@
+# The words that people and CI share. `make` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+TOOLS := target/tools
+PROMETHEUS := deploy/prometheus
+
+.PHONY: help demo test lint bench docs
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## gateway, simulated Bonterra Auth and an echo API on loopback, with commands to paste
+	cargo run --release --locked -- demo
+
+# nextest where it is installed (it runs no doc tests, so cargo does those), else cargo's own runner.
+test: $(TOOLS)/promtool ## all tests; the last line says how many ran
+	$(TOOLS)/promtool test rules $(PROMETHEUS)/alerts_test.yml
+	@export CARGO_TERM_COLOR=never; failed=0; \
+	run() { echo "$$*"; "$$@" 2>&1 | tee -a target/test.log || failed=1; }; \
+	: > target/test.log; \
+	if cargo nextest --version >/dev/null 2>&1; then \
+		run cargo nextest run --locked --no-fail-fast; \
+		run cargo test --locked --doc; \
+	else \
+		run cargo test --locked --no-fail-fast; \
+	fi; \
+	awk '/^ *Summary \[|^test result:/ { \
+			if (match($$0, /[0-9]+ passed/)) passed += substr($$0, RSTART); \
+			if (match($$0, /[0-9]+ failed/)) failed += substr($$0, RSTART); \
+			if (match($$0, /[0-9]+ timed out/)) failed += substr($$0, RSTART) } \
+		END { printf "%d passed, %d failed\n", passed, failed }' target/test.log; \
+	exit $$failed
+
+lint: $(TOOLS)/cargo-deny $(TOOLS)/promtool ## formatting, clippy, documentation, licences and versions, alert rules
+	cargo fmt --check
+	cargo fmt --check --manifest-path benches/peers/pingora-gateway/Cargo.toml
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+	$(TOOLS)/cargo-deny --locked check licenses bans sources
+	$(TOOLS)/promtool check config $(PROMETHEUS)/prometheus.yml
+	$(TOOLS)/promtool check rules $(PROMETHEUS)/alerts.yml
+
+bench: ## criterion, then the gateway side by side with other proxies
+	cargo bench --locked --bench '*'
+	benches/peers/run.py
+
+docs: ## the API documentation, in target/doc
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+# Tools are used where they are installed; otherwise they come into target/tools and change nothing else on the machine.
+
+# Unoptimised, because it is built faster than the time it could save: a minute on two cores.
+$(TOOLS)/cargo-deny:
+	@mkdir -p $(TOOLS)
+	@if found=$$(command -v cargo-deny); then ln -sf "$$found" $@; else \
+		CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --root $(TOOLS) cargo-deny --version 0.20.2; \
+		ln -sf bin/cargo-deny $@; fi
+
+# Unpacked rather than installed: Debian's package would start a server.
+$(TOOLS)/promtool:
+	@mkdir -p $(TOOLS)/prometheus
+	@if found=$$(command -v promtool); then ln -sf "$$found" $@; else \
+		if [ "$$(id -u)" = 0 ]; then apt-get -q update; fi; \
+		cd $(TOOLS)/prometheus; \
+		apt-get -q download prometheus || { echo "promtool is missing: install Debian's package prometheus" >&2; exit 1; }; \
+		dpkg-deb -x prometheus_*.deb .; \
+		ln -sf prometheus/usr/bin/promtool ../promtool; fi

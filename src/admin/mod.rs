@@ -1,0 +1,171 @@
+//! The admin listener: metrics, health, and reload. Not for clients.
+
+mod readiness;
+
+pub use readiness::Readiness;
+
+use crate::reload::Reloader;
+use crate::server::{Bound, Shared};
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// A scraper keeps one connection; this many are plenty.
+const MAX_CONNECTIONS: usize = 64;
+
+/// A connection that sends nothing for this long is closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+type Reply = Response<Full<Bytes>>;
+
+/// Serves the admin listener until it is dropped.
+pub async fn serve(bound: Bound, shared: Arc<Shared>, reloader: Arc<Reloader>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let listener = match bound.into_tokio() {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
+    };
+    loop {
+        // The semaphore is never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Some(stream) = accept(&listener).await else {
+            continue;
+        };
+        let (shared, reloader) = (Arc::clone(&shared), Arc::clone(&reloader));
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let (shared, reloader) = (Arc::clone(&shared), Arc::clone(&reloader));
+                async move { Ok::<_, Infallible>(answer(&request, &shared, &reloader).await) }
+            });
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT);
+            // How a scraper's connection ends is of no interest.
+            let _ = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            drop(place);
+        });
+    }
+}
+
+async fn accept(listener: &TcpListener) -> Option<tokio::net::TcpStream> {
+    match listener.accept().await {
+        Ok((stream, _)) => Some(stream),
+        Err(error) => {
+            tracing::warn!(%error, "an admin connection could not be accepted");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            None
+        }
+    }
+}
+
+async fn answer(request: &Request<Incoming>, shared: &Shared, reloader: &Reloader) -> Reply {
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match (request.uri().path(), read) {
+        ("/metrics", true) => metrics(shared),
+        ("/livez", true) => reply(StatusCode::OK, TEXT, "ok\n"),
+        ("/readyz", true) => ready(shared, request.uri().query()),
+        ("/", true) => reply(StatusCode::OK, TEXT, overview(shared)),
+        ("/-/reload", _) if *request.method() == Method::POST => reload(reloader).await,
+        ("/-/reload", _) => not_allowed("POST"),
+        ("/metrics" | "/livez" | "/readyz" | "/", false) => not_allowed("GET, HEAD"),
+        _ => reply(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "not found; / lists what is here\n",
+        ),
+    }
+}
+
+fn metrics(shared: &Shared) -> Reply {
+    match shared.observer.metrics.render() {
+        Ok(text) => reply(StatusCode::OK, METRICS, text),
+        Err(error) => reply(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            TEXT,
+            format!("metrics cannot be written: {error}\n"),
+        ),
+    }
+}
+
+fn ready(shared: &Shared, query: Option<&str>) -> Reply {
+    let readiness = Readiness::of(shared);
+    let status = if readiness.is_ready() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let verbose = query.is_some_and(|query| {
+        form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "verbose")
+    });
+    let text = if verbose {
+        readiness.to_string()
+    } else {
+        readiness.summary().to_owned()
+    };
+    reply(status, TEXT, text)
+}
+
+fn overview(shared: &Shared) -> String {
+    format!(
+        "bonterra-gateway {}\n\n{}\nGET  /metrics          for Prometheus\nGET  /livez            the process runs\nGET  /readyz?verbose   requests can be served\nPOST /-/reload         read gateway.toml again\n",
+        crate::app::VERSION,
+        Readiness::of(shared)
+    )
+}
+
+async fn reload(reloader: &Reloader) -> Reply {
+    match reloader.reload("admin").await {
+        Ok(report) => {
+            // A report always serialises.
+            let text = serde_json::to_string(&report).unwrap_or_default();
+            reply(StatusCode::OK, "application/json", text + "\n")
+        }
+        Err(errors) => reply(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            TEXT,
+            format!("{errors}\n"),
+        ),
+    }
+}
+
+fn not_allowed(allow: &'static str) -> Reply {
+    let mut response = reply(
+        StatusCode::METHOD_NOT_ALLOWED,
+        TEXT,
+        format!("use {allow}\n"),
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+fn reply(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Reply {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,285 @@
+//! The composition root: a file becomes a running gateway, and a running gateway ends.
+
+use crate::admin;
+use crate::authn::cache::VerifiedTokens;
+use crate::config::{self, ConfigErrors};
+use crate::identity::unix_now;
+use crate::keys::KeyStatus;
+use crate::reload::Reloader;
+use crate::server::{self, Bound, Drain, Shared, Stage};
+use crate::snapshot::{Env, Snapshot, compile};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::exchange::Observer;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream;
+use arc_swap::ArcSwap;
+use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
+use std::fmt;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tracing_appender::non_blocking::WorkerGuard;
+
+/// The version with the revision that it was built from.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("GATEWAY_REVISION"),
+    ")"
+);
+
+/// How often workers close connections that have been idle for too long.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long worker threads may take to end once nothing is in flight.
+const WORKERS_END: Duration = Duration::from_secs(1);
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct App {
+    /// Where clients connect, with the ports that were really given.
+    pub addresses: Vec<SocketAddr>,
+    /// Where metrics and health are.
+    pub admin: SocketAddr,
+    /// Puts a changed file in force.
+    pub reloader: Arc<Reloader>,
+    shared: Arc<Shared>,
+    workers: Workers,
+    tasks: Vec<JoinHandle<()>>,
+    access_log: WorkerGuard,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The file has mistakes.
+    Config(ConfigErrors),
+    /// An address cannot be had.
+    Listen(SocketAddr, io::Error),
+    /// Metrics cannot be set up.
+    Metrics(prometheus::Error),
+}
+
+/// How a gateway ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Connections that were cut because `drain_timeout` had passed.
+    pub cut: usize,
+}
+
+struct Workers(NoStealRuntime);
+
+// === impl StartError ===
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(errors) => errors.fmt(f),
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Metrics(error) => write!(f, "cannot set up metrics: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<ConfigErrors> for StartError {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Config(errors)
+    }
+}
+
+/// What a snapshot needs that outlives it.
+///
+/// # Errors
+/// [`StartError::Metrics`].
+pub fn environment() -> Result<Env, StartError> {
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), env!("GATEWAY_REVISION"))
+        .map_err(StartError::Metrics)?;
+    let metrics = Arc::new(metrics);
+    let tokens = Arc::new(VerifiedTokens::new(metrics.token_cache()));
+    Ok(Env {
+        metrics,
+        tokens,
+        previous: None,
+    })
+}
+
+// === impl App ===
+
+impl App {
+    /// Starts a gateway on the present runtime, which does the background work; requests run on
+    /// workers of their own. `access_log` is where its records go.
+    ///
+    /// # Errors
+    /// See [`StartError`]. An issuer that is down is no error: the gateway serves, and is not ready.
+    pub async fn start(
+        path: PathBuf,
+        access_log: impl Write + Send + 'static,
+    ) -> Result<Self, StartError> {
+        let env = environment()?;
+        let snapshot = compile(config::load(&path)?, &env)?;
+        let bound = bind_all(&snapshot.limits.listen)?;
+        let admin = bind(snapshot.config.admin.listen.0)?;
+        let count = workers(&snapshot);
+        let (access_log, flush) = AccessLog::to(access_log);
+        let shared = Arc::new(Shared {
+            observer: Arc::new(Observer {
+                metrics: Arc::clone(&env.metrics),
+                access_log,
+            }),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            drain: Drain::new(count),
+        });
+        let workers = Workers::start(count, &bound, &shared)?;
+        let reloader = Reloader::start(path, Arc::clone(&shared), env);
+        let admin_address = admin.address;
+        let tasks = vec![
+            tokio::spawn(Arc::clone(&reloader).watch()),
+            tokio::spawn(admin::serve(
+                admin,
+                Arc::clone(&shared),
+                Arc::clone(&reloader),
+            )),
+        ];
+        Ok(Self {
+            addresses: bound.iter().map(|bound| bound.address).collect(),
+            admin: admin_address,
+            reloader,
+            shared,
+            workers,
+            tasks,
+            access_log: flush,
+        })
+    }
+
+    /// Waits until the keys of every issuer have been loaded once.
+    pub async fn ready(&self) {
+        while !admin::Readiness::of(&self.shared).is_ready() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// How many keys each issuer has, by name; `None` before they are loaded.
+    pub fn keys(&self) -> Vec<(Arc<str>, Option<usize>)> {
+        let snapshot = self.shared.snapshot.load();
+        let status = |keys| match keys {
+            KeyStatus::Missing => None,
+            KeyStatus::Loaded { keys, .. } => Some(keys),
+        };
+        snapshot
+            .issuers
+            .iter()
+            .map(|issuer| {
+                (
+                    Arc::clone(&issuer.rules.name),
+                    status(issuer.keys.status(unix_now())),
+                )
+            })
+            .collect()
+    }
+
+    /// Ends: not ready for `drain_delay`, then no new connections, then at most `drain_timeout` for
+    /// requests in flight, less if there are none.
+    pub async fn stop(self) -> Stopped {
+        let (delay, patience) = {
+            let limits = &self.shared.snapshot.load().limits;
+            (limits.drain_delay, limits.drain_timeout)
+        };
+        tracing::info!(?delay, "draining: not ready any more");
+        self.shared.drain.advance(Stage::Announced);
+        tokio::time::sleep(delay).await;
+        tracing::info!(
+            connections = self.shared.drain.connections(),
+            ?patience,
+            "draining: no new connections"
+        );
+        self.shared.drain.advance(Stage::Draining);
+        let cut = self.shared.drain.emptied(patience).await;
+        if cut > 0 {
+            tracing::warn!(
+                connections = cut,
+                "drain_timeout has passed; connections are cut"
+            );
+        }
+        self.end().await;
+        Stopped { cut }
+    }
+
+    /// Ends at once.
+    pub async fn end(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.shared.drain.advance(Stage::Draining);
+        self.workers.end().await;
+        drop(self.access_log);
+    }
+}
+
+fn workers(snapshot: &Snapshot) -> usize {
+    match snapshot.config.server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<Bound, StartError> {
+    server::bind(address).map_err(|error| StartError::Listen(address, error))
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, StartError> {
+    addresses.iter().map(|address| bind(*address)).collect()
+}
+
+// === impl Workers ===
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} workers", self.0.threads())
+    }
+}
+
+impl Workers {
+    fn start(count: usize, bound: &[Bound], shared: &Arc<Shared>) -> Result<Self, StartError> {
+        let runtime = NoStealRuntime::new(
+            count,
+            "worker",
+            BlockingPoolOpts::default(),
+            RuntimeOpts::default(),
+        );
+        for worker in 0..count {
+            let handle = runtime.get_runtime_at(worker);
+            handle.spawn(async {
+                loop {
+                    tokio::time::sleep(SWEEP_INTERVAL).await;
+                    upstream::sweep_idle();
+                }
+            });
+            for bound in bound {
+                let listener = bound
+                    .for_worker(worker)
+                    .map_err(|error| StartError::Listen(bound.address, error))?;
+                let shared = Arc::clone(shared);
+                handle.spawn(async move {
+                    if let Err(error) = server::serve(listener, shared).await {
+                        tracing::error!(%error, "a worker cannot accept connections");
+                    }
+                });
+            }
+        }
+        Ok(Self(runtime))
+    }
+
+    /// Ends the threads; whatever still runs on them is dropped.
+    async fn end(self) {
+        // Waiting for threads blocks, and this may be a single-threaded runtime.
+        let ended = tokio::task::spawn_blocking(move || self.0.shutdown_timeout(WORKERS_END)).await;
+        if let Err(error) = ended {
+            tracing::error!(%error, "the workers did not end");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The checks that turn an unverified token into an [`Identity`] (RFC 7519 §7.2, 8725, 9068 §4).
+//!
+//! `jsonwebtoken` does the cryptography; what is compared with what is decided here.
+
+use super::token::UnverifiedToken;
+use crate::headers::encode_claim;
+use crate::identity::{Claims, Identity, Scopes, UnixSeconds};
+use crate::keys::VerificationKey;
+use crate::rejection::{Reason, Rejection};
+use http::HeaderName;
+use jsonwebtoken::{Algorithm, crypto};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Injected headers of one token together: more would break upstreams.
+const MAX_HEADER_BYTES: usize = 8 << 10;
+
+/// What an issuer's tokens must look like: `[issuer.*]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IssuerRules {
+    /// The configured name.
+    pub name: Arc<str>,
+    /// The exact `iss`.
+    pub issuer: Box<str>,
+    /// `aud` must name one of these.
+    pub audiences: Vec<Box<str>>,
+    /// `alg` must be one of these.
+    pub algorithms: Vec<Algorithm>,
+    /// `typ` must be one of these, whatever its case and with or without `application/`.
+    pub token_types: Vec<Box<str>>,
+    /// Seconds by which clocks may differ.
+    pub leeway: i64,
+    /// Longest token, in bytes.
+    pub max_token_bytes: usize,
+    /// Longest `exp - iat` in seconds; 0 means any.
+    pub max_lifetime: i64,
+    /// Which header carries which claim.
+    pub headers: Vec<(HeaderName, Box<str>)>,
+}
+
+/// Checks the header against the rules and says which algorithm to verify with.
+///
+/// # Errors
+/// [`Reason::CriticalHeader`], [`Reason::WrongType`] or [`Reason::AlgorithmNotAllowed`].
+pub fn header(rules: &IssuerRules, token: &UnverifiedToken<'_>) -> Result<Algorithm, Rejection> {
+    // No extension is implemented, so none may be critical (RFC 7515 §4.1.11, RFC 7797 §6).
+    if token.header.contains_key("crit") || token.header.contains_key("b64") {
+        return Err(Reason::CriticalHeader.into());
+    }
+    let typ = token
+        .header
+        .get("typ")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if !rules
+        .token_types
+        .iter()
+        .any(|accepted| same_type(accepted, typ))
+    {
+        return Err(Rejection::noted(
+            Reason::WrongType,
+            "typ is none of token_types",
+        ));
+    }
+    let name = token
+        .header
+        .get("alg")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    name.parse()
+        .ok()
+        .filter(|algorithm| rules.algorithms.contains(algorithm))
+        .ok_or_else(|| Rejection::noted(Reason::AlgorithmNotAllowed, "alg is none of algorithms"))
+}
+
+/// Media types compare without case, and `application/` may be left out (RFC 7515 §4.1.9).
+fn same_type(accepted: &str, typ: &str) -> bool {
+    let prefix = "application/";
+    let bare = match typ.split_at_checked(prefix.len()) {
+        Some((head, rest)) if head.eq_ignore_ascii_case(prefix) => rest,
+        _ => typ,
+    };
+    accepted.eq_ignore_ascii_case(bare)
+}
+
+/// Checks the signature with one key.
+///
+/// # Errors
+/// [`Reason::AlgorithmNotAllowed`] if the key is of another kind than `alg` says,
+/// [`Reason::BadSignature`] otherwise.
+pub fn signature(
+    token: &UnverifiedToken<'_>,
+    key: &VerificationKey,
+    algorithm: Algorithm,
+) -> Result<(), Rejection> {
+    if !key.fits(algorithm) {
+        return Err(Rejection::noted(
+            Reason::AlgorithmNotAllowed,
+            "alg does not fit the key that kid names",
+        ));
+    }
+    match crypto::verify(
+        token.signature,
+        token.signed.as_bytes(),
+        key.decoding(),
+        algorithm,
+    ) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(Reason::BadSignature.into()),
+    }
+}
+
+/// Checks the claims of a token whose signature is good.
+///
+/// # Errors
+/// The first claim that does not hold.
+pub fn claims(
+    rules: &IssuerRules,
+    token: UnverifiedToken<'_>,
+    now: UnixSeconds,
+) -> Result<Identity, Rejection> {
+    if token.issuer() != &*rules.issuer {
+        return Err(Reason::WrongIssuer.into());
+    }
+    let claims = token.claims;
+    audience(rules, &claims)?;
+    let expires_at = number(&claims, "exp")?.ok_or_else(|| missing("exp is absent"))?;
+    let not_before = number(&claims, "nbf")?;
+    let issued_at = number(&claims, "iat")?;
+    times(expires_at, not_before, rules.leeway, now)?;
+    if issued_at.is_some_and(|at| at > now.saturating_add(rules.leeway)) {
+        return Err(Rejection::noted(
+            Reason::NotYetValid,
+            "iat lies in the future",
+        ));
+    }
+    lifetime(rules, expires_at, issued_at)?;
+    if claims.contains_key("cnf") {
+        // RFC 9449 §7.1, RFC 8705 §3: a bound token must not pass as a plain bearer token.
+        return Err(Reason::BoundToken.into());
+    }
+    let claims = Claims::verified(claims);
+    Ok(Identity {
+        issuer: Arc::clone(&rules.name),
+        scopes: Scopes::of(&claims),
+        expires_at,
+        not_before,
+        headers: encode_headers(rules, &claims)?,
+        claims,
+    })
+}
+
+/// Checks the times, which have to hold anew on every request.
+///
+/// # Errors
+/// [`Reason::Expired`] or [`Reason::NotYetValid`].
+pub fn times(
+    expires_at: UnixSeconds,
+    not_before: Option<UnixSeconds>,
+    leeway: i64,
+    now: UnixSeconds,
+) -> Result<(), Rejection> {
+    if now >= expires_at.saturating_add(leeway) {
+        return Err(Reason::Expired.into());
+    }
+    if not_before.is_some_and(|at| at > now.saturating_add(leeway)) {
+        return Err(Rejection::noted(
+            Reason::NotYetValid,
+            "nbf lies in the future",
+        ));
+    }
+    Ok(())
+}
+
+fn audience(rules: &IssuerRules, claims: &Map<String, Value>) -> Result<(), Rejection> {
+    let accepted = |name: &str| rules.audiences.iter().any(|own| **own == *name);
+    let fits = match claims.get("aud") {
+        Some(Value::String(name)) => accepted(name),
+        Some(Value::Array(names)) => {
+            names.iter().all(Value::is_string)
+                && names.iter().filter_map(Value::as_str).any(accepted)
+        }
+        _ => false,
+    };
+    if fits {
+        Ok(())
+    } else {
+        Err(Rejection::noted(
+            Reason::WrongAudience,
+            "aud names none of audiences",
+        ))
+    }
+}
+
+fn lifetime(
+    rules: &IssuerRules,
+    expires_at: UnixSeconds,
+    issued_at: Option<UnixSeconds>,
+) -> Result<(), Rejection> {
+    if rules.max_lifetime == 0 {
+        return Ok(());
+    }
+    let issued_at = issued_at.ok_or_else(|| missing("max_lifetime is set and iat is absent"))?;
+    if expires_at.saturating_sub(issued_at) > rules.max_lifetime {
+        return Err(Reason::TooLongLived.into());
+    }
+    Ok(())
+}
+
+/// A `NumericDate`. Whole seconds only: what a float means differs between readers.
+fn number(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixSeconds>, Rejection> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(seconds) if seconds >= 0 => Ok(Some(seconds)),
+            _ => Err(missing("exp, nbf or iat is no whole number of seconds")),
+        },
+    }
+}
+
+fn missing(note: &'static str) -> Rejection {
+    Rejection::noted(Reason::MissingClaim, note)
+}
+
+fn encode_headers(
+    rules: &IssuerRules,
+    claims: &Claims,
+) -> Result<Box<[(HeaderName, http::HeaderValue)]>, Rejection> {
+    let headers: Box<[_]> = rules
+        .headers
+        .iter()
+        .filter_map(|(name, claim)| Some((name.clone(), encode_claim(claims.get(claim)?)?)))
+        .collect();
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    if bytes > MAX_HEADER_BYTES {
+        return Err(missing(
+            "the claims that are mapped to headers are over 8 KiB",
+        ));
+    }
+    Ok(headers)
+}

@@ -1,0 +1,261 @@
+//! Whether an identity may use a route. Evaluated on every request, never cached.
+
+use crate::identity::{Identity, Scopes};
+use crate::rejection::{Reason, Rejection};
+use ipnet::IpNet;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// What a route asks of its callers: `[[route]]`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AccessRules {
+    /// Whether a token is needed.
+    pub auth: AuthMode,
+    /// The accepted issuers by name; none means any that is configured.
+    pub issuers: Vec<Box<str>>,
+    /// Scopes of which the token must have all.
+    pub scopes: Vec<Box<str>>,
+    /// Scopes of which the token must have one.
+    pub any_scope: Vec<Box<str>>,
+    /// Claims that must be there with this value, or contain it if they are arrays.
+    pub claims: Vec<(Box<str>, Value)>,
+    /// Networks that clients must come from; none means any.
+    pub allow_ips: Vec<IpNet>,
+}
+
+/// Whether a route needs a token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AuthMode {
+    /// A good token or 401.
+    #[default]
+    Required,
+    /// No token passes without identity; a bad one is refused all the same.
+    Optional,
+    /// Tokens are not looked at.
+    None,
+}
+
+/// Proof that the rules of a route were checked for this request. Only [`decide`] makes one.
+#[derive(Debug)]
+pub struct Permit(());
+
+/// Checks a caller against the rules of a route.
+///
+/// # Errors
+/// [`Reason::MissingToken`], [`Reason::WrongIssuer`], [`Reason::InsufficientScope`] or
+/// [`Reason::ClaimMismatch`].
+pub fn decide(rules: &AccessRules, identity: Option<&Identity>) -> Result<Permit, Rejection> {
+    match (rules.auth, identity) {
+        (AuthMode::None, _) | (AuthMode::Optional, None) => Ok(Permit(())),
+        (AuthMode::Required, None) => Err(Reason::MissingToken.into()),
+        (AuthMode::Required | AuthMode::Optional, Some(identity)) => permit(rules, identity),
+    }
+}
+
+/// Checks the client's address, which needs no identity and so comes before authentication.
+///
+/// # Errors
+/// [`Reason::IpNotAllowed`].
+pub fn address(rules: &AccessRules, client: IpAddr) -> Result<(), Rejection> {
+    if rules.allow_ips.is_empty()
+        || rules
+            .allow_ips
+            .iter()
+            .any(|network| network.contains(&client))
+    {
+        return Ok(());
+    }
+    Err(Reason::IpNotAllowed.into())
+}
+
+fn permit(rules: &AccessRules, identity: &Identity) -> Result<Permit, Rejection> {
+    if !rules.issuers.is_empty() && !rules.issuers.iter().any(|name| **name == *identity.issuer) {
+        return Err(Rejection::noted(
+            Reason::WrongIssuer,
+            "the issuer is none of the route's issuers",
+        ));
+    }
+    scopes(rules, &identity.scopes)?;
+    for (name, expected) in &rules.claims {
+        if !identity
+            .claims
+            .get(name)
+            .is_some_and(|actual| grants(actual, expected))
+        {
+            return Err(Rejection::noted(
+                Reason::ClaimMismatch,
+                format!("claim `{name}` is not as the route asks"),
+            ));
+        }
+    }
+    Ok(Permit(()))
+}
+
+fn scopes(rules: &AccessRules, own: &Scopes) -> Result<(), Rejection> {
+    let lacking = || {
+        Reason::InsufficientScope(
+            if rules.scopes.is_empty() {
+                &rules.any_scope
+            } else {
+                &rules.scopes
+            }
+            .join(" ")
+            .into(),
+        )
+    };
+    if !rules.scopes.iter().all(|scope| own.contains(scope)) {
+        return Err(lacking().into());
+    }
+    if !rules.any_scope.is_empty() && !rules.any_scope.iter().any(|scope| own.contains(scope)) {
+        return Err(Reason::InsufficientScope(rules.any_scope.join(" ").into()).into());
+    }
+    Ok(())
+}
+
+/// Equality, or membership when the claim is an array. An expected array: each of its members.
+fn grants(actual: &Value, expected: &Value) -> bool {
+    match (actual, expected) {
+        (Value::Array(_), Value::Array(members)) => {
+            members.iter().all(|member| grants(actual, member))
+        }
+        (Value::Array(members), expected) => members.contains(expected),
+        (actual, expected) => actual == expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Claims;
+    use serde_json::json;
+
+    fn identity(claims: Value) -> Identity {
+        let Value::Object(map) = claims else {
+            panic!("claims are an object")
+        };
+        let claims = Claims::verified(map);
+        Identity {
+            issuer: "bonterra".into(),
+            scopes: Scopes::of(&claims),
+            claims,
+            expires_at: 0,
+            not_before: None,
+            headers: Box::default(),
+        }
+    }
+
+    #[test]
+    fn rules() {
+        let caller = identity(
+            json!({"scope": "a b", "permissions": ["c"], "grants": true, "roles": ["x", "y"], "n": 1}),
+        );
+        let ask = |rules: AccessRules| {
+            decide(&rules, Some(&caller))
+                .map(|_| ())
+                .map_err(|r| r.reason)
+        };
+        let list =
+            |items: &[&str]| -> Vec<Box<str>> { items.iter().map(|item| (*item).into()).collect() };
+        let claim = |name: &str, value: Value| AccessRules {
+            claims: vec![(name.into(), value)],
+            ..Default::default()
+        };
+        let scope = |text: &str| Err(Reason::InsufficientScope(text.into()));
+        for (rules, expected) in [
+            (AccessRules::default(), Ok(())),
+            (
+                AccessRules {
+                    scopes: list(&["a", "c"]),
+                    ..Default::default()
+                },
+                Ok(()),
+            ),
+            (
+                AccessRules {
+                    scopes: list(&["a", "d"]),
+                    ..Default::default()
+                },
+                scope("a d"),
+            ),
+            (
+                AccessRules {
+                    any_scope: list(&["d", "b"]),
+                    ..Default::default()
+                },
+                Ok(()),
+            ),
+            (
+                AccessRules {
+                    any_scope: list(&["d", "e"]),
+                    ..Default::default()
+                },
+                scope("d e"),
+            ),
+            (
+                AccessRules {
+                    scopes: list(&["a"]),
+                    any_scope: list(&["d"]),
+                    ..Default::default()
+                },
+                scope("d"),
+            ),
+            (
+                AccessRules {
+                    issuers: list(&["bonterra"]),
+                    ..Default::default()
+                },
+                Ok(()),
+            ),
+            (
+                AccessRules {
+                    issuers: list(&["other"]),
+                    ..Default::default()
+                },
+                Err(Reason::WrongIssuer),
+            ),
+            (claim("grants", json!(true)), Ok(())),
+            (claim("grants", json!("true")), Err(Reason::ClaimMismatch)),
+            (claim("roles", json!("y")), Ok(())),
+            (claim("roles", json!(["x", "y"])), Ok(())),
+            (
+                claim("roles", json!(["x", "z"])),
+                Err(Reason::ClaimMismatch),
+            ),
+            (claim("absent", json!(null)), Err(Reason::ClaimMismatch)),
+            (claim("n", json!(1)), Ok(())),
+        ] {
+            assert_eq!(ask(rules.clone()), expected, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn without_identity() {
+        for (auth, expected) in [
+            (AuthMode::Required, Err(Reason::MissingToken)),
+            (AuthMode::Optional, Ok(())),
+            (AuthMode::None, Ok(())),
+        ] {
+            let rules = AccessRules {
+                auth,
+                scopes: vec!["a".into()],
+                ..Default::default()
+            };
+            assert_eq!(
+                decide(&rules, None).map(|_| ()).map_err(|r| r.reason),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        let rules = AccessRules {
+            allow_ips: vec!["10.0.0.0/8".parse().expect("a network")],
+            ..Default::default()
+        };
+        let ask =
+            |text: &str| address(&rules, text.parse().expect("an address")).map_err(|r| r.reason);
+        assert_eq!(ask("10.1.2.3"), Ok(()));
+        assert_eq!(ask("192.0.2.1"), Err(Reason::IpNotAllowed));
+    }
+}

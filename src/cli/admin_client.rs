@@ -1,0 +1,75 @@
+//! Asks the admin listener of the running gateway.
+
+use crate::config;
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// More than a reload takes that waits for a new issuer's keys.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const MAX_REPLY: usize = 1 << 20;
+
+/// The admin listener's answer, or in words why there is none.
+pub async fn ask(
+    path: &Path,
+    method: Method,
+    target: &str,
+) -> Result<(StatusCode, String), String> {
+    // The file may have mistakes elsewhere: a reload is asked for to be told of them.
+    let parsed = config::load(path).map_err(|errors| errors.to_string())?;
+    let address = reachable(parsed.config.admin.listen.0);
+    tokio::time::timeout(PATIENCE, exchange(address, method, target))
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer in {}s", PATIENCE.as_secs())))
+        .map_err(|why| format!("the gateway's admin listener at {address}: {why}"))
+}
+
+/// An address that means "all of mine" is reached by loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+async fn exchange(
+    address: SocketAddr,
+    method: Method,
+    target: &str,
+) -> Result<(StatusCode, String), String> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| format!("{error}; is it running?"))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    tokio::spawn(async move { drop(connection.await) });
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header(header::HOST, address.to_string())
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| error.to_string())?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_REPLY)
+        .collect()
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok((
+        status,
+        String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+    ))
+}

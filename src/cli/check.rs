@@ -1,0 +1,79 @@
+//! `check`: all mistakes at once; with `--online` also what the issuers say.
+
+use super::output::{self, BAD, FAINT, GOOD};
+use super::{FAILED, run};
+use crate::app;
+use crate::config;
+use crate::keys::fetch;
+use crate::snapshot::{Provider, Snapshot, compile};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Checks a file. Returns the exit code.
+pub fn run(path: &Path, online: bool) -> u8 {
+    let checked = match app::environment() {
+        Ok(env) => config::load(path).and_then(|parsed| compile(parsed, &env)),
+        Err(error) => return output::not_started(&error),
+    };
+    let snapshot = match checked {
+        Ok(snapshot) => snapshot,
+        Err(errors) => return output::mistakes(&errors),
+    };
+    let printed = output::print(&summary(path, &snapshot));
+    if !online {
+        return printed;
+    }
+    match run::runtime() {
+        Ok(runtime) => runtime.block_on(ask_issuers(&snapshot)),
+        Err(error) => output::fail(&format!("cannot start the runtime: {error}"), FAILED),
+    }
+}
+
+fn summary(path: &Path, snapshot: &Snapshot) -> String {
+    let config = &snapshot.config;
+    let count = |number: usize, what: &str| {
+        format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    };
+    format!(
+        "{GOOD}ok{GOOD:#} {}: {}, {}, {}, {}\n",
+        path.display(),
+        count(config.route.len(), "route"),
+        count(config.upstream.len(), "upstream"),
+        count(config.issuer.len(), "issuer"),
+        count(config.oauth.len(), "OAuth surface"),
+    )
+}
+
+async fn ask_issuers(snapshot: &Snapshot) -> u8 {
+    let mut code = 0;
+    for provider in &snapshot.providers {
+        let name = &provider.source.name;
+        match ask(provider).await {
+            Ok(text) => drop(output::print(&format!(
+                "{GOOD}ok{GOOD:#} issuer {name}: {text}"
+            ))),
+            Err(error) => {
+                code = FAILED;
+                output::print(&format!(
+                    "{BAD}failed{BAD:#} issuer {name}: {}: {}\n",
+                    error.what, error.why
+                ));
+            }
+        }
+    }
+    code
+}
+
+async fn ask(provider: &Provider) -> Result<String, fetch::FetchError> {
+    let endpoints = fetch::discover(&provider.source).await?;
+    let fetched = fetch::fetch_keys(provider.outbound(), &endpoints.jwks).await?;
+    let mut text = format!("{} keys at {}\n", fetched.parsed.set.len(), endpoints.jwks);
+    for remark in &fetched.parsed.dropped {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "   {FAINT}{remark}{FAINT:#}");
+    }
+    if let Some(token) = &endpoints.token {
+        let _ = writeln!(text, "   tokens at {token}");
+    }
+    Ok(text)
+}

@@ -1,0 +1,91 @@
+//! The file as written.
+//!
+//! One struct per table with the defaults of the reference, and a reader that finds every mistake at once. What the
+//! file *means* (whether a reference leads somewhere, whether a URL is one) is decided where it is compiled; the
+//! mistakes found there join those found here:
+//!
+//! ```text
+//! load / parse ─► Parsed { config, source, mistakes } ─► compile, push more mistakes ─► source.report(mistakes)
+//! ```
+//!
+//! Nothing here imports another part of the gateway.
+
+mod admin;
+mod check;
+mod docs;
+mod faults;
+mod future;
+mod issuer;
+mod load;
+mod log;
+mod mask;
+mod mistake;
+mod net;
+mod oauth;
+mod path;
+mod report;
+mod route;
+mod schema;
+mod secret;
+mod server;
+mod shape;
+mod show;
+mod suggest;
+mod syntax;
+mod text;
+mod tree;
+mod units;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use crate::at;
+pub use admin::Admin;
+pub use docs::reference_markdown;
+pub use issuer::{Alg, Issuer, Jwks};
+pub use load::{Parsed, load, parse};
+pub use log::{Log, LogFormat, LogLevel};
+pub use mistake::{Mistake, Part};
+pub use net::ListenAddr;
+pub use oauth::{Grant, OAuthSurface, Paths};
+pub use path::{KeyPath, Segment};
+pub use report::{ConfigErrors, Located, Source};
+pub use route::{Auth, HeaderRules, Route};
+pub use schema::schema;
+pub use secret::{Resolved, Secret, SecretSource};
+pub use server::Server;
+pub use show::show;
+pub use suggest::suggest;
+pub use text::BadText;
+pub use units::{Dur, Percent, Size};
+pub use upstream::Upstream;
+
+/// The commented default file, which `config default` prints.
+pub const DEFAULT: &str = include_str!("../../gateway.toml");
+
+/// Configuration of bonterra-gateway.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "gateway.toml")]
+pub struct Config {
+    /// Where clients connect, and what one client may ask of the gateway.
+    pub server: Server,
+    /// Metrics, health and reload. Not for clients: keep it on loopback or in a private network.
+    pub admin: Admin,
+    /// What is written to standard output, and how.
+    pub log: Log,
+    /// Issuers by name.
+    pub issuer: BTreeMap<String, Issuer>,
+    /// OAuth surfaces by name.
+    pub oauth: BTreeMap<String, OAuthSurface>,
+    /// Upstreams by name.
+    pub upstream: BTreeMap<String, Upstream>,
+    /// Routes.
+    pub route: Vec<Route>,
+}

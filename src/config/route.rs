@@ -1,0 +1,100 @@
+//! `[[route]]`
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::net::{Cidr, cidrs};
+use super::units::{Dur, Size};
+
+/// Which requests go where, and who may send them. The most specific path wins, whatever the order in the file.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Route {
+    /// The label in metrics and logs; no two routes share it. Absent: the path.
+    pub name: Option<String>,
+    /// Required. `"/grants/*"` (also matches `/grants`), exact `"/status"`, or with segments `"/users/{id}"`.
+    pub path: Option<String>,
+    /// Hosts of the request, without port; empty: any.
+    pub hosts: Vec<String>,
+    /// Methods of the request; empty: any.
+    pub methods: Vec<String>,
+    /// Required. The NAME of the `[upstream.NAME]` that answers.
+    pub upstream: Option<String>,
+    /// Whether a token is needed ("required"), used when there is one ("optional"), or not looked at ("none").
+    pub auth: Auth,
+    /// NAMEs of the issuers whose tokens are accepted; empty: all.
+    pub issuers: Vec<String>,
+    /// Scopes that the token must have, all of them.
+    pub scopes: Vec<String>,
+    /// Scopes of which the token must have at least one.
+    pub any_scope: Vec<String>,
+    /// Claims that the token must have, with exactly these values. A name with colons or dots goes in quotes.
+    pub claims: BTreeMap<String, serde_json::Value>,
+    /// Whether the upstream gets the caller's `Authorization` header.
+    pub forward_token: bool,
+    /// A leading part of the path that the upstream does not get to see.
+    pub strip_prefix: String,
+    /// For the whole exchange; "0s": no limit, for streams.
+    pub timeout: Dur,
+    /// Size of a request body at most; larger: 413. Absent: `server.max_body`.
+    pub max_body: Option<Size>,
+    /// Networks of the clients that are let in; empty: all.
+    #[serde(with = "cidrs")]
+    #[schemars(with = "Vec<Cidr>")]
+    pub allow_ips: Vec<IpNet>,
+    /// Changes to the headers that the upstream gets.
+    pub request_headers: HeaderRules,
+    /// Changes to the headers that the client gets.
+    pub response_headers: HeaderRules,
+}
+
+/// Changes to headers: first `remove`, then `set`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeaderRules {
+    /// Headers to set, replacing any of that name.
+    pub set: BTreeMap<String, String>,
+    /// Headers to remove.
+    pub remove: Vec<String>,
+}
+
+/// What a route asks of a request's token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "explained at `Route::auth`; documented variants make a longer schema"
+)]
+pub enum Auth {
+    #[default]
+    Required,
+    Optional,
+    None,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            name: None,
+            path: None,
+            hosts: Vec::new(),
+            methods: Vec::new(),
+            upstream: None,
+            auth: Auth::Required,
+            issuers: Vec::new(),
+            scopes: Vec::new(),
+            any_scope: Vec::new(),
+            claims: BTreeMap::new(),
+            forward_token: true,
+            strip_prefix: String::new(),
+            timeout: Dur::secs(60),
+            max_body: None,
+            allow_ips: Vec::new(),
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `[server]`
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::net::{Cidr, ListenAddr, cidrs};
+use super::units::{Dur, Size};
+
+/// Where clients connect, and what one client may ask of the gateway.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Addresses for clients.
+    pub listen: Vec<ListenAddr>,
+    /// Worker threads; 0: one per core.
+    pub workers: usize,
+    /// Open client connections at most, over all workers. One more is answered 503 and closed.
+    pub max_connections: usize,
+    /// For a whole request head, first and later requests alike.
+    pub header_timeout: Dur,
+    /// Between two requests of a connection.
+    pub idle_timeout: Dur,
+    /// Between two reads of a request body.
+    pub body_timeout: Dur,
+    /// Size of a request head at most; larger: 431.
+    pub max_header_bytes: Size,
+    /// Header lines of a request at most; more: 431.
+    pub max_headers: usize,
+    /// Size of a request body at most; larger: 413. A route may say otherwise.
+    pub max_body: Size,
+    /// Networks of proxies in front of the gateway whose `X-Forwarded-*`, `Forwarded` and `traceparent` are believed.
+    #[serde(with = "cidrs")]
+    #[schemars(with = "Vec<Cidr>")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// After SIGTERM: how long `/readyz` says 503 while connections are still accepted.
+    pub drain_delay: Dur,
+    /// After that: how long requests in flight may take to finish.
+    pub drain_timeout: Dur,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![ListenAddr::v4([0, 0, 0, 0], 8080)],
+            workers: 0,
+            max_connections: 20_000,
+            header_timeout: Dur::secs(10),
+            idle_timeout: Dur::secs(75),
+            body_timeout: Dur::secs(30),
+            max_header_bytes: Size::kib(32),
+            max_headers: 100,
+            max_body: Size::mib(10),
+            trusted_proxies: Vec::new(),
+            drain_delay: Dur::secs(5),
+            drain_timeout: Dur::secs(20),
+        }
+    }
+}

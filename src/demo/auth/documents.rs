@@ -1,0 +1,109 @@
+//! Discovery, JWKS and userinfo.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::AUTHORIZATION;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::super::body::Body;
+use super::algorithm::Algorithm;
+use super::answer::{Received, Refusal, private_json, public_json};
+use super::claims::{AUTH_ID, IS_GRANTS, now};
+use super::options::User;
+use super::state::{Issuer, State};
+
+impl Issuer {
+    /// The discovery document (OpenID Connect Discovery §3, RFC 8414).
+    pub(super) fn discovery(&self) -> Response<Body> {
+        let url = |path: &str| format!("{}{path}", self.url);
+        let algorithms: Vec<_> = match self.options.all_algorithms {
+            true => Algorithm::ALL.map(Algorithm::as_str).to_vec(),
+            false => vec![self.options.key_type.as_str()],
+        };
+        let document = json!({
+            "issuer": self.url,
+            "authorization_endpoint": url("authorize"),
+            "token_endpoint": url("oauth/token"),
+            "userinfo_endpoint": url("userinfo"),
+            "jwks_uri": url(".well-known/jwks.json"),
+            "revocation_endpoint": url("oauth/revoke"),
+            "scopes_supported": ["openid", "profile", "email", "offline_access"],
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
+            "code_challenge_methods_supported": ["S256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": algorithms,
+            "claims_supported": ["aud", "email", "exp", "iat", "iss", "name", "sub", AUTH_ID, IS_GRANTS],
+        });
+        public_json(&document, "public, max-age=15")
+    }
+
+    /// The key set, or what a test put in its place.
+    pub(super) fn jwks(&self) -> Response<Body> {
+        let state = self.state();
+        public_json(&state.key_set(), &state.jwks_cache_control)
+    }
+
+    /// Who the bearer is (OpenID Connect Core §5.3).
+    pub(super) fn userinfo(&self, request: &Received) -> Response<Body> {
+        match self.bearer(request) {
+            Some(user) => private_json(StatusCode::OK, &Self::profile(user)),
+            None => {
+                let description = "The access token is invalid or has expired";
+                let mut refusal =
+                    Refusal::new(StatusCode::UNAUTHORIZED, "invalid_token", description);
+                refusal.challenge = Some(r#"Bearer error="invalid_token""#);
+                refusal.into_response()
+            }
+        }
+    }
+
+    /// The user whose good token, with scope `openid`, the request carries.
+    fn bearer(&self, request: &Received) -> Option<&User> {
+        let (scheme, token) = request.header(AUTHORIZATION)?.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let claims = self.verified(token.trim())?;
+        let scoped = claims
+            .get("scope")?
+            .as_str()?
+            .split(' ')
+            .any(|scope| scope == "openid");
+        let fresh = claims.get("exp")?.as_u64()? > now();
+        let ours = claims.get("iss")?.as_str()? == self.url;
+        (scoped && fresh && ours)
+            .then(|| self.user(claims.get("sub")?.as_str()?))
+            .flatten()
+    }
+
+    /// The claims of a token that one of the published keys signed.
+    fn verified(&self, token: &str) -> Option<Value> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let (header, payload) = message.split_once('.')?;
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
+        let header: Value = serde_json::from_slice(&decode(header)?).ok()?;
+        let state = self.state();
+        let key = state.keys.published(header.get("kid")?.as_str()?)?;
+        let good = header.get("alg")?.as_str()? == key.algorithm().as_str()
+            && key.verifies(message.as_bytes(), &decode(signature)?);
+        if good {
+            serde_json::from_slice(&decode(payload)?).ok()
+        } else {
+            None
+        }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// What the JWKS endpoint serves now.
+    pub(super) fn key_set(&self) -> Value {
+        self.jwks_document
+            .clone()
+            .unwrap_or_else(|| self.keys.jwks())
+    }
+}

@@ -1,0 +1,210 @@
+//! Who may ask the simulated issuer for what.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::algorithm::Algorithm;
+
+/// The API that tokens are for unless said otherwise.
+pub const AUDIENCE: &str = "https://api.bonterra.network";
+/// The confidential machine client: `client_credentials` only.
+pub const MACHINE_CLIENT: &str = "demo-client";
+/// The machine client's secret.
+pub const MACHINE_SECRET: &str = "demo-secret";
+/// The public web client: `authorization_code` with PKCE, `refresh_token`.
+pub const WEB_CLIENT: &str = "demo-web";
+/// The second confidential client: all three grants.
+pub const BACKEND_CLIENT: &str = "demo-backend";
+/// The second confidential client's secret.
+pub const BACKEND_SECRET: &str = "backend-secret";
+/// Where the web client of the demo is called back.
+pub const REDIRECT_URI: &str = "http://127.0.0.1:8080/public/callback";
+
+/// How the simulated issuer behaves. `AuthOptions::default()` serves the demo; change what a test needs.
+#[derive(Clone, Debug)]
+pub struct AuthOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How long access and id tokens live.
+    pub token_lifetime: Duration,
+    /// The one API that tokens can be asked for, and the default when none is named.
+    pub audience: String,
+    /// The registered clients.
+    pub clients: Vec<Client>,
+    /// The accounts for the login page.
+    pub users: Vec<User>,
+    /// What the issuer signs with.
+    pub key_type: Algorithm,
+    /// Publish a key of every [`Algorithm`] besides; the RSA ones among them share one modulus.
+    pub all_algorithms: bool,
+    /// The first of the process's shared RSA keys to use, each rotation takes one more. Issuers that must not share key
+    /// material with each other need numbers some way apart.
+    pub key_slot: usize,
+    /// `Cache-Control` of the JWKS.
+    pub jwks_cache_control: String,
+    /// Every refresh gives a new refresh token, and the use of an old one ends the family.
+    pub refresh_rotation: bool,
+}
+
+/// A registered client.
+#[derive(Clone)]
+pub struct Client {
+    /// `client_id`.
+    pub id: String,
+    /// `None` for a public client.
+    pub secret: Option<String>,
+    /// The grants it may use.
+    pub grants: Vec<String>,
+    /// Scopes of the API: what `client_credentials` gives, and what users may be asked for beside the OpenID ones.
+    pub scope: Vec<String>,
+    /// Where it may be called back.
+    pub redirect_uris: Vec<String>,
+    /// Also accept any redirect URI on loopback.
+    pub any_loopback_redirect: bool,
+    /// `urn:bonterra:claims:bonterra_auth_id` of its own tokens.
+    pub auth_id: String,
+    /// `urn:bonterra:claims:is_bonterra_grants` of its own tokens.
+    pub is_grants: bool,
+}
+
+/// An account.
+#[derive(Clone)]
+pub struct User {
+    /// `sub`.
+    pub id: String,
+    /// E-mail address, the name to log in with.
+    pub email: String,
+    /// The password.
+    pub password: String,
+    /// First name.
+    pub given_name: String,
+    /// Last name.
+    pub family_name: String,
+    /// `urn:bonterra:claims:bonterra_auth_id`.
+    pub auth_id: String,
+    /// `urn:bonterra:claims:is_bonterra_grants`.
+    pub is_grants: bool,
+}
+
+// === impl AuthOptions ===
+
+impl Default for AuthOptions {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            token_lifetime: Duration::from_secs(24 * 60 * 60),
+            audience: AUDIENCE.to_owned(),
+            clients: demo_clients(),
+            users: demo_users(),
+            key_type: Algorithm::RS256,
+            all_algorithms: false,
+            key_slot: 0,
+            jwks_cache_control: "public, max-age=15".to_owned(),
+            refresh_rotation: true,
+        }
+    }
+}
+
+fn demo_clients() -> Vec<Client> {
+    let machine = Client {
+        id: MACHINE_CLIENT.to_owned(),
+        secret: Some(MACHINE_SECRET.to_owned()),
+        grants: words("client_credentials"),
+        scope: words("read:grants write:grants read:profile"),
+        redirect_uris: Vec::new(),
+        any_loopback_redirect: false,
+        auth_id: "3f0f3c1e-6a52-4c8b-9d3a-5b0a7f1c2d4e".to_owned(),
+        is_grants: true,
+    };
+    let web = Client {
+        id: WEB_CLIENT.to_owned(),
+        secret: None,
+        grants: words("authorization_code refresh_token"),
+        redirect_uris: words(REDIRECT_URI),
+        any_loopback_redirect: true,
+        ..machine.clone()
+    };
+    let backend = Client {
+        id: BACKEND_CLIENT.to_owned(),
+        secret: Some(BACKEND_SECRET.to_owned()),
+        grants: words("client_credentials authorization_code refresh_token"),
+        redirect_uris: words(REDIRECT_URI),
+        any_loopback_redirect: true,
+        auth_id: "7c9e2b64-1d0f-4e5a-8b7c-3a2f1e0d9c8b".to_owned(),
+        is_grants: false,
+        ..machine.clone()
+    };
+    vec![machine, web, backend]
+}
+
+fn demo_users() -> Vec<User> {
+    vec![
+        User {
+            id: "auth0|507f1f77bcf86cd799439011".to_owned(),
+            email: "user@example.com".to_owned(),
+            password: "demo".to_owned(),
+            given_name: "John".to_owned(),
+            family_name: "Doe".to_owned(),
+            auth_id: "a1b2c3d4-e5f6-4890-abcd-ef1234567890".to_owned(),
+            is_grants: true,
+        },
+        User {
+            id: "auth0|507f1f77bcf86cd799439012".to_owned(),
+            email: "guest@example.com".to_owned(),
+            password: "demo".to_owned(),
+            given_name: "Grace".to_owned(),
+            family_name: "Roe".to_owned(),
+            auth_id: "b2c3d4e5-f6a7-4901-bcde-f12345678901".to_owned(),
+            is_grants: false,
+        },
+    ]
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').map(str::to_owned).collect()
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Whether it may use this grant.
+    pub fn allows(&self, grant: &str) -> bool {
+        self.grants.iter().any(|allowed| allowed == grant)
+    }
+
+    /// Whether it may be called back there (RFC 8252 §7.3 for loopback).
+    pub fn may_redirect_to(&self, uri: &str) -> bool {
+        self.redirect_uris.iter().any(|known| known == uri)
+            || (self.any_loopback_redirect && is_loopback(uri))
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("id", &self.id)
+            .field("public", &self.secret.is_none())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_loopback(uri: &str) -> bool {
+    url::Url::parse(uri).is_ok_and(|uri| {
+        let loopback = match uri.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        uri.scheme() == "http" && loopback && uri.fragment().is_none()
+    })
+}

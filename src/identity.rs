@@ -1,0 +1,131 @@
+//! Who sent a request: the outcome of verification, and nothing that was not verified.
+
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970-01-01T00:00:00Z, the `NumericDate` of RFC 7519 §2.
+pub type UnixSeconds = i64;
+
+/// The present, as tokens count it. A clock before 1970 reads as 1970: every token is then
+/// "not yet valid", which fails closed.
+pub fn unix_now() -> UnixSeconds {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The claims of a token whose signature, issuer, audience and times have been checked.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Claims(Map<String, Value>);
+
+/// The scopes that a token grants, from `scope`, `scp` and `permissions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scopes(Box<[Box<str>]>);
+
+/// A caller who has been identified. Only `authn` makes one.
+#[derive(Debug)]
+pub struct Identity {
+    /// The configured name of the issuer (`[issuer.NAME]`).
+    pub issuer: Arc<str>,
+    /// All verified claims.
+    pub claims: Claims,
+    /// The scopes in a form that is quick to compare.
+    pub scopes: Scopes,
+    /// `exp` plus nothing: leeway is added where it is compared.
+    pub expires_at: UnixSeconds,
+    /// `nbf`, when the token has one.
+    pub not_before: Option<UnixSeconds>,
+    /// The claim headers, encoded once, that every request of this caller carries upstream.
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
+}
+
+// === impl Claims ===
+
+impl Claims {
+    /// Wraps claims that have been verified. Callers outside `authn` only do so in tests.
+    pub(crate) fn verified(claims: Map<String, Value>) -> Self {
+        Self(claims)
+    }
+
+    /// The claim of that literal name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Bytes that these claims hold in memory, roughly; for the bound of the cache.
+    pub fn weight(&self) -> usize {
+        self.0
+            .iter()
+            .map(|(name, value)| name.len() + 64 + weigh(value))
+            .sum()
+    }
+}
+
+fn weigh(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(|item| 32 + weigh(item)).sum(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, item)| name.len() + 64 + weigh(item))
+            .sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
+// === impl Scopes ===
+
+impl Scopes {
+    /// Reads the scopes of a token: `scope` (RFC 8693 §4.2), `scp` and `permissions`, each either a
+    /// string of words or an array of strings.
+    pub fn of(claims: &Claims) -> Self {
+        let mut found: Vec<Box<str>> = Vec::new();
+        for name in ["scope", "scp", "permissions"] {
+            match claims.get(name) {
+                Some(Value::String(text)) => {
+                    found.extend(text.split_ascii_whitespace().map(Into::into))
+                }
+                Some(Value::Array(items)) => {
+                    found.extend(items.iter().filter_map(Value::as_str).map(Into::into));
+                }
+                _ => {}
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Self(found.into_boxed_slice())
+    }
+
+    /// Whether the token grants this scope.
+    pub fn contains(&self, scope: &str) -> bool {
+        self.0.binary_search_by(|own| (**own).cmp(scope)).is_ok()
+    }
+
+    /// Bytes that these scopes hold in memory, roughly.
+    pub fn weight(&self) -> usize {
+        self.0.iter().map(|scope| scope.len() + 16).sum()
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// The `sub` claim.
+    pub fn subject(&self) -> Option<&str> {
+        self.claims.get("sub").and_then(Value::as_str)
+    }
+
+    /// Bytes that this identity holds in memory, roughly; what the cache is bounded by.
+    pub fn weight(&self) -> u32 {
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(n, v)| n.as_str().len() + v.len() + 64)
+            .sum();
+        u32::try_from(256 + self.claims.weight() + self.scopes.weight() + headers)
+            .unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,313 @@
+//! Keeps a [`KeyStore`] fresh: discovery, the key set, refresh ahead of expiry, and backoff.
+
+use super::{Endpoints, KeyPolicy, KeyStore, jwks};
+use crate::identity::unix_now;
+use crate::outbound::{Outbound, Reply, check_url};
+use crate::telemetry::metrics::IssuerMetrics;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, Uri};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A key set or discovery document over this size is refused.
+const MAX_DOCUMENT: usize = 1 << 20;
+
+/// Discovery is asked again after this time, in case an endpoint has moved.
+const DISCOVERY_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// What the fetcher needs to know of an issuer.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The configured name, for logs.
+    pub name: Arc<str>,
+    /// The exact `iss`.
+    pub issuer: Box<str>,
+    /// `jwks_uri` of the configuration; discovery is asked if it is absent.
+    pub jwks: Option<Uri>,
+    /// `token_endpoint` of the configuration.
+    pub token: Option<Uri>,
+    /// Whether someone needs the token endpoint, so that discovery is asked for it.
+    pub needs_token_endpoint: bool,
+    /// The client to fetch with.
+    pub outbound: Outbound,
+    /// Where fetches are counted.
+    pub metrics: IssuerMetrics,
+}
+
+/// Why a fetch failed; for logs and `check --online`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FetchError {
+    /// The document that could not be had.
+    pub what: &'static str,
+    /// What went wrong.
+    pub why: String,
+}
+
+/// The members of a discovery document that matter here (OpenID Connect Discovery §3, RFC 8414 §2).
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+    jwks_uri: String,
+    token_endpoint: Option<String>,
+}
+
+/// A fetched key set and how long it may be used without asking again.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The keys and the remarks on those left out.
+    pub parsed: jwks::Parsed,
+    /// From `Cache-Control: max-age`, if there is one.
+    pub max_age: Option<Duration>,
+}
+
+/// The fetch loop of one issuer; runs until it is dropped.
+pub async fn run(source: Source, store: Arc<KeyStore>) {
+    let mut fetcher = Fetcher {
+        source,
+        store,
+        discovered: None,
+        demanded: None,
+    };
+    let mut backoff = backoff();
+    loop {
+        let pause = match fetcher.refresh().await {
+            Ok(ttl) => {
+                backoff = self::backoff();
+                ahead(ttl)
+            }
+            Err(error) => {
+                fetcher.failed(&error);
+                backoff.next().unwrap_or(Duration::from_secs(30))
+            }
+        };
+        fetcher.store.attempt_finished();
+        fetcher.wait(pause).await;
+    }
+}
+
+struct Fetcher {
+    source: Source,
+    store: Arc<KeyStore>,
+    /// When discovery last succeeded.
+    discovered: Option<Instant>,
+    /// When a request last caused a fetch.
+    demanded: Option<Instant>,
+}
+
+impl Fetcher {
+    async fn refresh(&mut self) -> Result<Duration, FetchError> {
+        let endpoints = self.endpoints().await?;
+        let fetched = fetch_keys(&self.source.outbound, &endpoints.jwks).await?;
+        for remark in &fetched.parsed.dropped {
+            tracing::warn!(issuer = %self.source.name, "{remark}");
+        }
+        let keys = fetched.parsed.set.len();
+        self.source
+            .metrics
+            .keys_fetched(keys, fetched.parsed.set.fetched_at);
+        tracing::debug!(issuer = %self.source.name, keys, "keys fetched");
+        self.store.replace(fetched.parsed.set);
+        Ok(ttl(self.store.policy(), fetched.max_age))
+    }
+
+    /// The endpoints: as configured, else from discovery, which is asked anew now and then.
+    async fn endpoints(&mut self) -> Result<Arc<Endpoints>, FetchError> {
+        let fresh = self
+            .discovered
+            .is_some_and(|at| at.elapsed() < DISCOVERY_TTL);
+        if let Some(known) = self.store.endpoints().filter(|_| fresh) {
+            return Ok(known);
+        }
+        let endpoints = discover(&self.source).await?;
+        self.discovered = Some(Instant::now());
+        self.store.set_endpoints(endpoints.clone());
+        Ok(Arc::new(endpoints))
+    }
+
+    fn failed(&mut self, error: &FetchError) {
+        // The next attempt asks discovery again: the endpoint may have moved.
+        self.discovered = None;
+        self.source.metrics.keys_failed();
+        tracing::warn!(issuer = %self.source.name, document = error.what, error = %error.why, "keys not fetched; the ones at hand stay in use");
+    }
+
+    /// Waits for the next fetch. A request with an unknown key id brings it forward, but not more
+    /// often than the cool-down allows; a request that comes too early is told so at once.
+    async fn wait(&mut self, pause: Duration) {
+        let due = tokio::time::Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return,
+                () = self.store.demanded() => {
+                    if self.demanded.is_none_or(|at| at.elapsed() >= self.store.policy().cooldown) {
+                        self.demanded = Some(Instant::now());
+                        return;
+                    }
+                    self.store.attempt_finished();
+                }
+            }
+        }
+    }
+}
+
+/// Finds the endpoints of an issuer.
+///
+/// # Errors
+/// If discovery is needed and fails, or names another issuer (RFC 8414 §3.3).
+pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
+    if let Some(jwks) = &source.jwks
+        && (source.token.is_some() || !source.needs_token_endpoint)
+    {
+        return Ok(Endpoints {
+            jwks: jwks.clone(),
+            token: source.token.clone(),
+        });
+    }
+    let wrong = |why: String| FetchError {
+        what: "discovery document",
+        why,
+    };
+    let url = format!(
+        "{}/.well-known/openid-configuration",
+        source.issuer.trim_end_matches('/')
+    );
+    let uri: Uri = url
+        .parse()
+        .map_err(|error| wrong(format!("{url}: {error}")))?;
+    let reply = get(&source.outbound, &uri).await.map_err(wrong)?;
+    let document: Discovery =
+        serde_json::from_slice(&reply.body).map_err(|error| wrong(error.to_string()))?;
+    if *document.issuer != *source.issuer {
+        return Err(wrong(format!(
+            "it is the document of another issuer, not of {}",
+            source.issuer
+        )));
+    }
+    let endpoint = |text: &str| endpoint(text).map_err(wrong);
+    let jwks = match &source.jwks {
+        Some(configured) => configured.clone(),
+        None => endpoint(&document.jwks_uri)?,
+    };
+    let token = match (&source.token, &document.token_endpoint) {
+        (Some(configured), _) => Some(configured.clone()),
+        (None, Some(text)) => Some(endpoint(text)?),
+        (None, None) => None,
+    };
+    Ok(Endpoints { jwks, token })
+}
+
+/// An endpoint that a discovery document names: as safe as one that is configured.
+fn endpoint(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{text}: {error}"))?;
+    check_url(&uri).map_err(|error| format!("{text} is {error}"))?;
+    Ok(uri)
+}
+
+/// Fetches and parses a key set.
+///
+/// # Errors
+/// If it cannot be had, or has no usable key.
+pub async fn fetch_keys(outbound: &Outbound, uri: &Uri) -> Result<Fetched, FetchError> {
+    let wrong = |why: String| FetchError {
+        what: "key set",
+        why,
+    };
+    let reply = get(outbound, uri).await.map_err(wrong)?;
+    let parsed = jwks::parse(&reply.body, unix_now()).map_err(|error| wrong(error.to_string()))?;
+    Ok(Fetched {
+        parsed,
+        max_age: max_age(&reply.headers),
+    })
+}
+
+async fn get(outbound: &Outbound, uri: &Uri) -> Result<Reply, String> {
+    let reply = outbound
+        .get(uri, "application/json", MAX_DOCUMENT)
+        .await
+        .map_err(|error| error.to_string())?;
+    if reply.status != http::StatusCode::OK {
+        return Err(format!("{uri} answers {}", reply.status));
+    }
+    Ok(reply)
+}
+
+/// How long keys are fresh: what the issuer says, within what the configuration allows.
+fn ttl(policy: &KeyPolicy, max_age: Option<Duration>) -> Duration {
+    max_age
+        .unwrap_or(policy.ttl)
+        .clamp(policy.min_ttl, policy.max_ttl.max(policy.min_ttl))
+}
+
+/// Refresh a little ahead of expiry, not all gateways at once.
+fn ahead(ttl: Duration) -> Duration {
+    ttl.mul_f64(0.8 + 0.15 * fastrand::f64())
+}
+
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(Duration::from_secs(30))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(CACHE_CONTROL)?.to_str().ok()?;
+    value.split(',').map(str::trim).find_map(|directive| {
+        if directive.eq_ignore_ascii_case("no-store") || directive.eq_ignore_ascii_case("no-cache")
+        {
+            return Some(Duration::ZERO);
+        }
+        let (name, seconds) = directive.split_once('=')?;
+        name.eq_ignore_ascii_case("max-age").then_some(())?;
+        seconds
+            .trim_matches('"')
+            .parse()
+            .ok()
+            .map(Duration::from_secs)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freshness() {
+        let seconds = Duration::from_secs;
+        let policy = KeyPolicy {
+            ttl: seconds(600),
+            min_ttl: seconds(60),
+            max_ttl: seconds(3600),
+            max_stale: seconds(0),
+            cooldown: seconds(0),
+            patience: seconds(0),
+        };
+        for (value, expected) in [
+            (None, 600),
+            (Some("public, max-age=15"), 60),
+            (Some("public, max-age=900, stale-while-revalidate=9"), 900),
+            (Some("MAX-AGE=\"1200\""), 1200),
+            (Some("max-age=999999"), 3600),
+            (Some("no-store, max-age=900"), 60),
+            (Some("max-age=soon"), 600),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(CACHE_CONTROL, value.parse().expect("a value"));
+            }
+            assert_eq!(
+                ttl(&policy, max_age(&headers)),
+                seconds(expected),
+                "{value:?}"
+            );
+        }
+        for _ in 0..100 {
+            let pause = ahead(seconds(100));
+            assert!(pause >= seconds(80) && pause <= seconds(95), "{pause:?}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The current keys of one issuer, read by every request and written by one fetcher.
+
+use super::KeySet;
+use crate::identity::UnixSeconds;
+use arc_swap::{ArcSwapOption, Guard};
+use http::Uri;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// Requests that may wait at one time for keys to be fetched on their behalf.
+const MAX_WAITING: usize = 1024;
+
+/// How keys are kept: `[issuer.*.jwks]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPolicy {
+    /// Time between fetches when the reply has no `Cache-Control: max-age`.
+    pub ttl: Duration,
+    /// The shortest time that `max-age` can ask for.
+    pub min_ttl: Duration,
+    /// The longest time that `max-age` can ask for.
+    pub max_ttl: Duration,
+    /// How long keys outlive the last good fetch.
+    pub max_stale: Duration,
+    /// Time between two fetches caused by unknown key ids, failed ones included.
+    pub cooldown: Duration,
+    /// How long a request waits for such a fetch.
+    pub patience: Duration,
+}
+
+/// The issuer's endpoints, from its discovery document or the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Where the keys are.
+    pub jwks: Uri,
+    /// Where tokens are issued; absent if neither source names it.
+    pub token: Option<Uri>,
+}
+
+/// What `/readyz?verbose` says of an issuer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStatus {
+    /// No keys have been loaded yet.
+    Missing,
+    /// Keys are there; the number, and the age of the last good fetch in seconds.
+    Loaded {
+        /// How many keys.
+        keys: usize,
+        /// Seconds since they were fetched.
+        age: i64,
+    },
+}
+
+/// The keys of one issuer. Readers take no lock.
+#[derive(Debug)]
+pub struct KeyStore {
+    policy: KeyPolicy,
+    set: ArcSwapOption<KeySet>,
+    endpoints: ArcSwapOption<Endpoints>,
+    /// Rung by a request that met an unknown key id.
+    demand: Notify,
+    /// Counts finished attempts; whoever waits for one watches it.
+    attempts: watch::Sender<u64>,
+    waiting: AtomicUsize,
+}
+
+// === impl KeyStore ===
+
+impl KeyStore {
+    /// A store without keys.
+    pub fn new(policy: KeyPolicy) -> Self {
+        Self {
+            policy,
+            set: ArcSwapOption::empty(),
+            endpoints: ArcSwapOption::empty(),
+            demand: Notify::new(),
+            attempts: watch::Sender::new(0),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// The policy that this store follows.
+    pub fn policy(&self) -> &KeyPolicy {
+        &self.policy
+    }
+
+    /// The keys, unless there are none or they are older than `max_stale`.
+    pub fn current(&self, now: UnixSeconds) -> Option<Guard<Option<Arc<KeySet>>>> {
+        let set = self.set.load();
+        let age = now.saturating_sub(set.as_ref()?.fetched_at);
+        let limit = i64::try_from(self.policy.max_stale.as_secs()).unwrap_or(i64::MAX);
+        (age <= limit).then_some(set)
+    }
+
+    /// The endpoints, once discovery has found them.
+    pub fn endpoints(&self) -> Option<Arc<Endpoints>> {
+        self.endpoints.load_full()
+    }
+
+    /// For `/readyz`: whether keys have been loaded once.
+    pub fn status(&self, now: UnixSeconds) -> KeyStatus {
+        match &*self.set.load() {
+            None => KeyStatus::Missing,
+            Some(set) => KeyStatus::Loaded {
+                keys: set.len(),
+                age: now.saturating_sub(set.fetched_at),
+            },
+        }
+    }
+
+    /// Puts a new set in place; keys that were there before keep their address.
+    pub fn replace(&self, mut set: KeySet) {
+        if let Some(earlier) = &*self.set.load() {
+            set.keep_known(earlier);
+        }
+        self.set.store(Some(Arc::new(set)));
+    }
+
+    pub(super) fn set_endpoints(&self, endpoints: Endpoints) {
+        self.endpoints.store(Some(Arc::new(endpoints)));
+    }
+
+    pub(super) fn attempt_finished(&self) {
+        self.attempts.send_modify(|count| *count += 1);
+    }
+
+    pub(super) async fn demanded(&self) {
+        self.demand.notified().await;
+    }
+
+    /// Asks for a fetch because of an unknown key id and waits until one attempt has finished, or
+    /// for `patience`. All callers share one fetch; the fetcher keeps the cool-down.
+    pub async fn refresh_for_unknown_key(&self) {
+        let Some(_place) = self.waiting_place() else {
+            return;
+        };
+        let mut attempts = self.attempts.subscribe();
+        self.demand.notify_one();
+        // Running out of patience is no error: the caller looks at the keys once more either way.
+        let _ = pingora_timeout::timeout(self.policy.patience, attempts.changed()).await;
+    }
+
+    fn waiting_place(&self) -> Option<WaitingPlace<'_>> {
+        let place = WaitingPlace(&self.waiting);
+        (self.waiting.fetch_add(1, Relaxed) < MAX_WAITING).then_some(place)
+    }
+}
+
+struct WaitingPlace<'s>(&'s AtomicUsize);
+
+impl Drop for WaitingPlace<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,23 @@
+//! bonterra-gateway
+pub mod admin;
+pub mod app;
+pub mod authn;
+pub mod authz;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod gateway;
+pub mod headers;
+pub mod identity;
+pub mod keys;
+pub mod oauth;
+pub mod outbound;
+pub mod proxy;
+pub mod rejection;
+pub mod reload;
+pub mod request;
+pub mod route;
+pub mod server;
+pub mod snapshot;
+pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,31 @@
+//! The issuer's endpoints as the OAuth surface calls them: the only part of it that does I/O.
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::outbound::{Outbound, OutboundError, Reply};
+
+/// Largest answer of a token endpoint that is read, in bytes.
+const MAX_REPLY: usize = 1024 * 1024;
+
+/// Where a surface's token requests go.
+#[derive(Debug, Clone)]
+pub struct TokenIssuer {
+    /// The client to ask with.
+    pub outbound: Outbound,
+    /// The issuer's token endpoint.
+    pub token_endpoint: http::Uri,
+}
+
+impl TokenIssuer {
+    /// Posts a form to the token endpoint. Sent at most once, whatever happens.
+    pub(super) async fn post(
+        &self,
+        headers: HeaderMap,
+        form: Bytes,
+    ) -> Result<Reply, OutboundError> {
+        self.outbound
+            .post_form(&self.token_endpoint, headers, form, MAX_REPLY)
+            .await
+    }
+}

@@ -1,0 +1,220 @@
+//! How a client authenticates at the token endpoint, and that it does so in one way only.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+
+use super::errors::OAuthError;
+use super::form::{Params, decode_form_text};
+
+/// The one way in which a client authenticated; it is passed on the way it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// HTTP Basic (`client_secret_basic`); the header as it came, marked sensitive.
+    Basic(HeaderValue),
+    /// `client_id` and `client_secret` in the body (`client_secret_post`).
+    Post,
+    /// `client_assertion` in the body (`private_key_jwt`, RFC 7523 §2.2).
+    Assertion,
+    /// `client_id` alone: a public client.
+    Public,
+}
+
+/// Padding is optional: some clients leave it out, and the issuer has the last word.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Finds the one way in which the client authenticates (RFC 6749 §2.3).
+///
+/// # Errors
+///
+/// 400 for several ways, for parts of one that are missing and for two differing client ids;
+/// 401 for an `Authorization` header that is no Basic credential.
+pub fn find(headers: &HeaderMap, params: &Params) -> Result<ClientAuth, OAuthError> {
+    let mut authorizations = headers.get_all(AUTHORIZATION).into_iter();
+    let authorization = authorizations.next();
+    let secret = params.get("client_secret").is_some();
+    let assertion = params.get("client_assertion").is_some();
+    let ways = usize::from(authorization.is_some()) + usize::from(secret) + usize::from(assertion);
+    if ways > 1 || authorizations.next().is_some() {
+        return Err(OAuthError::SeveralClientAuthentications);
+    }
+    let required = |name| match params.get(name) {
+        Some(_) => Ok(()),
+        None => Err(OAuthError::MissingParameter(name)),
+    };
+    if params.get("client_assertion_type").is_some() {
+        required("client_assertion")?;
+    }
+    if let Some(header) = authorization {
+        let id = basic_client_id(header)?;
+        let same = params
+            .get("client_id")
+            .is_none_or(|given| given.expose() == id);
+        if !same {
+            return Err(OAuthError::OtherClientId);
+        }
+        let mut header = header.clone();
+        header.set_sensitive(true);
+        return Ok(ClientAuth::Basic(header));
+    }
+    if assertion {
+        // The assertion names the client, in `sub`; `client_id` beside it is optional (RFC 7521 §4.2).
+        required("client_assertion_type")?;
+        return Ok(ClientAuth::Assertion);
+    }
+    required("client_id")?;
+    Ok(if secret {
+        ClientAuth::Post
+    } else {
+        ClientAuth::Public
+    })
+}
+
+/// The client id in a Basic credential, form-decoded (RFC 6749 §2.3.1).
+///
+/// Clients that skip the form-encoding are common, so an id or secret that does not decode is taken
+/// as it stands; whether it is right is the issuer's to say.
+fn basic_client_id(header: &HeaderValue) -> Result<String, OAuthError> {
+    let text = header.to_str().map_err(|_| OAuthError::BadBasic)?;
+    let (scheme, credential) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(OAuthError::UnsupportedAuthorization);
+    }
+    let pair = BASE64
+        .decode(credential.trim())
+        .map_err(|_| OAuthError::BadBasic)?;
+    let pair = String::from_utf8(pair).map_err(|_| OAuthError::BadBasic)?;
+    match pair.split_once(':') {
+        Some((id, _)) if !id.is_empty() => {
+            Ok(decode_form_text(id.as_bytes()).unwrap_or_else(|| id.to_owned()))
+        }
+        Some(_) | None => Err(OAuthError::BadBasic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::CONTENT_TYPE;
+
+    fn way(authorization: &[&str], body: &str) -> Result<&'static str, OAuthError> {
+        let mut headers = HeaderMap::new();
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(CONTENT_TYPE, form);
+        let params = Params::read(&headers, body.as_bytes())?;
+        for value in authorization {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        find(&headers, &params).map(|found| match found {
+            ClientAuth::Basic(header) => {
+                assert!(header.is_sensitive());
+                assert_eq!(header, authorization[0]);
+                "basic"
+            }
+            ClientAuth::Post => "post",
+            ClientAuth::Assertion => "assertion",
+            ClientAuth::Public => "public",
+        })
+    }
+
+    fn basic(pair: &str) -> String {
+        format!("Basic {}", BASE64.encode(pair))
+    }
+
+    #[test]
+    fn one_way() {
+        let id_secret = basic("id:secret");
+        let encoded = basic("i%20d%3A+x:s");
+        let raw = basic("100%:50%");
+        let rows: [(&[&str], &str, &str); 12] = [
+            (&[&id_secret], "", "basic"),
+            (&["basic aWQ6c2VjcmV0"], "", "basic"),
+            (&["BASIC  aWQ6cw=="], "", "basic"),
+            (&["Basic aWQ6cw"], "", "basic"),
+            (&[&id_secret], "client_id=id", "basic"),
+            (&[&id_secret], "client_secret=&client_id=", "basic"),
+            (&[&encoded], "client_id=i+d%3A+x", "basic"),
+            (&[&raw], "client_id=100%25", "basic"),
+            (&[], "client_id=id&client_secret=s", "post"),
+            (&[], "client_id=id&client_secret=", "public"),
+            (
+                &[],
+                "client_assertion=j&client_assertion_type=t",
+                "assertion",
+            ),
+            (
+                &[],
+                "client_assertion=j&client_assertion_type=t&client_id=id",
+                "assertion",
+            ),
+        ];
+        for (authorization, body, expected) in rows {
+            assert_eq!(
+                way(authorization, body),
+                Ok(expected),
+                "{authorization:?} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn refused() {
+        use OAuthError as E;
+        let id_secret = basic("id:secret");
+        let several = E::SeveralClientAuthentications;
+        let rows: [(&[&str], &str, E); 16] = [
+            (&[&id_secret, &id_secret], "", several),
+            (&[&id_secret], "client_secret=s", several),
+            (
+                &[&id_secret],
+                "client_assertion=j&client_assertion_type=t",
+                several,
+            ),
+            (
+                &[],
+                "client_id=id&client_secret=s&client_assertion=j",
+                several,
+            ),
+            (&["Bearer x"], "client_id=id&client_secret=s", several),
+            (&[&id_secret], "client_id=other", E::OtherClientId),
+            (&[&id_secret], "client_id=ID", E::OtherClientId),
+            (&["Bearer x"], "client_id=id", E::UnsupportedAuthorization),
+            (&["Basic"], "", E::BadBasic),
+            (&["Basic !!!"], "", E::BadBasic),
+            (&["Basic aWQ"], "", E::BadBasic),
+            (&[&basic(":secret")], "", E::BadBasic),
+            (&["Basic /zrA"], "", E::BadBasic),
+            (&[], "client_secret=s", E::MissingParameter("client_id")),
+            (
+                &[],
+                "client_assertion=j",
+                E::MissingParameter("client_assertion_type"),
+            ),
+            (
+                &[],
+                "client_id=id&client_assertion_type=t",
+                E::MissingParameter("client_assertion"),
+            ),
+        ];
+        for (authorization, body, expected) in rows {
+            assert_eq!(
+                way(authorization, body),
+                Err(expected),
+                "{authorization:?} {body}"
+            );
+        }
+        assert_eq!(way(&[], ""), Err(E::MissingParameter("client_id")));
+    }
+
+    #[test]
+    fn debug_shows_no_credential() {
+        let mut header = HeaderValue::from_static("Basic aWQ6c2VjcmV0");
+        header.set_sensitive(true);
+        assert!(!format!("{:?}", ClientAuth::Basic(header)).contains("aWQ6"));
+    }
+}

@@ -1,0 +1,382 @@
+//! Every way in which the gateway itself refuses at an OAuth endpoint, and what the client reads.
+//!
+//! RFC 6749 §5.2 names no code for a token endpoint that cannot answer. Borrowed from its §4.1.2.1:
+//! `temporarily_unavailable` when the issuer could not be reached or did not answer in full, so that
+//! a later attempt may do; `server_error` when it answered with something that is no token reply.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
+use http::{Response, StatusCode};
+
+use super::reply::Outcome;
+use crate::outbound::OutboundError;
+
+/// A refusal or failure of the gateway's own; the issuer's pass as they are.
+///
+/// Holds names from our own tables and positions, never a value that the client sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OAuthError {
+    /// Another method than POST.
+    MethodNotAllowed,
+    /// The body is over the surface's `max_body`.
+    BodyTooLarge,
+    /// Neither form nor JSON, another charset than UTF-8, or a compressed body.
+    UnsupportedMediaType,
+    /// A form with broken percent-encoding, invalid UTF-8 or a parameter without a name.
+    BadForm,
+    /// Not one JSON object; where it goes wrong, both from 1.
+    BadJson {
+        /// Line.
+        line: usize,
+        /// Column.
+        column: usize,
+    },
+    /// A JSON member that is not a string; its name when it is a well-known one.
+    NotAString(Option<&'static str>),
+    /// A parameter occurs twice; its name when it is a well-known one.
+    Repeated(Option<&'static str>),
+    /// More parameters than any request needs.
+    TooManyParameters,
+    /// A required parameter is absent or empty.
+    MissingParameter(&'static str),
+    /// A grant that is unknown or not enabled on the surface.
+    UnsupportedGrant,
+    /// More than one way of client authentication in one request (RFC 6749 §2.3).
+    SeveralClientAuthentications,
+    /// `client_id` in the body is another than that of the Basic header.
+    OtherClientId,
+    /// A Basic header that cannot be decoded.
+    BadBasic,
+    /// An `Authorization` header of another scheme than Basic.
+    UnsupportedAuthorization,
+    /// No client authentication where the grant needs one.
+    NoClientAuthentication,
+    /// The issuer's token endpoint is not known yet: its discovery document has not been read.
+    IssuerUnknown,
+    /// No connection to the issuer; nothing was sent.
+    IssuerUnreachable,
+    /// The issuer did not answer in time.
+    IssuerTimeout,
+    /// The exchange with the issuer broke off after the request was sent.
+    IssuerCut,
+    /// The issuer's answer is over the limit.
+    IssuerReplyTooLarge,
+    /// The issuer's answer is neither an error nor a token reply.
+    IssuerReplyUnusable,
+}
+
+// === impl OAuthError ===
+
+impl OAuthError {
+    /// The status code of the answer.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BadForm
+            | Self::BadJson { .. }
+            | Self::NotAString(_)
+            | Self::Repeated(_)
+            | Self::TooManyParameters
+            | Self::MissingParameter(_)
+            | Self::UnsupportedGrant
+            | Self::SeveralClientAuthentications
+            | Self::OtherClientId => StatusCode::BAD_REQUEST,
+            Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::IssuerUnreachable
+            | Self::IssuerCut
+            | Self::IssuerReplyTooLarge
+            | Self::IssuerReplyUnusable => StatusCode::BAD_GATEWAY,
+            Self::IssuerTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::IssuerUnknown => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The `error` code (RFC 6749 §5.2).
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::MethodNotAllowed
+            | Self::BodyTooLarge
+            | Self::UnsupportedMediaType
+            | Self::BadForm
+            | Self::BadJson { .. }
+            | Self::NotAString(_)
+            | Self::Repeated(_)
+            | Self::TooManyParameters
+            | Self::MissingParameter(_)
+            | Self::SeveralClientAuthentications
+            | Self::OtherClientId => "invalid_request",
+            Self::UnsupportedGrant => "unsupported_grant_type",
+            Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
+                "invalid_client"
+            }
+            Self::IssuerUnknown
+            | Self::IssuerUnreachable
+            | Self::IssuerTimeout
+            | Self::IssuerCut => "temporarily_unavailable",
+            Self::IssuerReplyTooLarge | Self::IssuerReplyUnusable => "server_error",
+        }
+    }
+
+    /// What the client's developer reads: what is wrong and what to do. Only characters that
+    /// RFC 6749 §5.2 allows (no quotes, no backslash), and never a value that was sent.
+    #[must_use]
+    pub fn description(self) -> Cow<'static, str> {
+        let fixed = match self {
+            Self::MethodNotAllowed => "use POST",
+            Self::BodyTooLarge => "the body is larger than this endpoint accepts",
+            Self::UnsupportedMediaType => {
+                "send application/x-www-form-urlencoded or application/json, in UTF-8 and not compressed"
+            }
+            Self::BadForm => {
+                "the body is no valid form: check percent-encoding, UTF-8 and that every parameter has a name"
+            }
+            Self::BadJson { line, column } => {
+                return format!("the body is no JSON object: line {line}, column {column}").into();
+            }
+            Self::NotAString(Some(name)) => return format!("{name} has to be a string").into(),
+            Self::NotAString(None) => "every member has to be a string",
+            Self::Repeated(Some(name)) => return format!("{name} occurs more than once").into(),
+            Self::Repeated(None) => "a parameter occurs more than once",
+            Self::TooManyParameters => "the body has too many parameters",
+            Self::MissingParameter(name) => return format!("{name} is missing or empty").into(),
+            Self::UnsupportedGrant => "this grant_type is not enabled here",
+            Self::SeveralClientAuthentications => {
+                "authenticate in one way only: Authorization header, client_secret or client_assertion"
+            }
+            Self::OtherClientId => "client_id differs from the one in the Authorization header",
+            Self::BadBasic => {
+                "the Authorization header is no Basic credential: base64 of client_id:client_secret is expected"
+            }
+            Self::UnsupportedAuthorization => {
+                "of the Authorization schemes, only Basic is accepted here"
+            }
+            Self::NoClientAuthentication => {
+                "this grant needs client authentication: Authorization header, client_secret or client_assertion"
+            }
+            Self::IssuerUnknown => {
+                "the authorization server has not been reached yet; nothing was sent to it, try again"
+            }
+            Self::IssuerUnreachable => {
+                "the authorization server cannot be reached; nothing was sent to it, try again"
+            }
+            Self::IssuerTimeout => {
+                "the authorization server did not answer in time; the request may have taken effect"
+            }
+            Self::IssuerCut => {
+                "the answer of the authorization server was lost; the request may have taken effect"
+            }
+            Self::IssuerReplyTooLarge => "the answer of the authorization server is too large",
+            Self::IssuerReplyUnusable => "the answer of the authorization server is no token reply",
+        };
+        fixed.into()
+    }
+
+    /// How the request ended, for the metric.
+    #[must_use]
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::MethodNotAllowed
+            | Self::BodyTooLarge
+            | Self::UnsupportedMediaType
+            | Self::BadForm
+            | Self::BadJson { .. }
+            | Self::NotAString(_)
+            | Self::Repeated(_)
+            | Self::TooManyParameters
+            | Self::MissingParameter(_)
+            | Self::SeveralClientAuthentications
+            | Self::OtherClientId => Outcome::InvalidRequest,
+            Self::UnsupportedGrant => Outcome::UnsupportedGrantType,
+            Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
+                Outcome::InvalidClient
+            }
+            Self::IssuerUnknown | Self::IssuerUnreachable => Outcome::IssuerUnreachable,
+            Self::IssuerTimeout => Outcome::IssuerTimeout,
+            Self::IssuerCut => Outcome::IssuerCut,
+            Self::IssuerReplyTooLarge | Self::IssuerReplyUnusable => Outcome::IssuerBadReply,
+        }
+    }
+
+    /// The answer to the client. Every 401 carries a Basic challenge for `realm` (RFC 9110 §15.5.2).
+    #[must_use]
+    pub fn response(self, realm: &str) -> Response<Bytes> {
+        let mut response = Response::new(self.body());
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        forbid_storing(headers);
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, basic_challenge(realm));
+        }
+        if self == Self::MethodNotAllowed {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        if self == Self::IssuerUnknown {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+
+    /// The one place that knows the shape of an error body (RFC 6749 §5.2).
+    fn body(self) -> Bytes {
+        let body = serde_json::json!({
+            "error": self.code(),
+            "error_description": self.description(),
+        });
+        body.to_string().into()
+    }
+}
+
+impl fmt::Display for OAuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code(), self.description())
+    }
+}
+
+impl std::error::Error for OAuthError {}
+
+impl From<&OutboundError> for OAuthError {
+    fn from(error: &OutboundError) -> Self {
+        match error {
+            OutboundError::Connect { .. } => Self::IssuerUnreachable,
+            OutboundError::Timeout { .. } => Self::IssuerTimeout,
+            OutboundError::Cut { .. } => Self::IssuerCut,
+            OutboundError::TooLarge { .. } => Self::IssuerReplyTooLarge,
+        }
+    }
+}
+
+// === Answers that need no surface ===
+
+/// 405 with `Allow: POST`.
+#[must_use]
+pub fn method_not_allowed() -> Response<Bytes> {
+    OAuthError::MethodNotAllowed.response("")
+}
+
+/// 413, for the caller that collects the body under the surface's `max_body`.
+#[must_use]
+pub fn body_too_large() -> Response<Bytes> {
+    OAuthError::BodyTooLarge.response("")
+}
+
+/// Token replies and errors alike may hold what no cache should keep (RFC 6749 §5.1).
+pub(super) fn forbid_storing(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
+}
+
+/// `Basic realm="…"`; characters that a quoted string cannot hold are left out.
+fn basic_challenge(realm: &str) -> HeaderValue {
+    let realm: String = realm
+        .chars()
+        .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
+        .collect();
+    HeaderValue::from_str(&format!("Basic realm=\"{realm}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static("Basic realm=\"oauth\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: [OAuthError; 22] = [
+        OAuthError::MethodNotAllowed,
+        OAuthError::BodyTooLarge,
+        OAuthError::UnsupportedMediaType,
+        OAuthError::BadForm,
+        OAuthError::BadJson { line: 1, column: 2 },
+        OAuthError::NotAString(Some("scope")),
+        OAuthError::NotAString(None),
+        OAuthError::Repeated(Some("scope")),
+        OAuthError::Repeated(None),
+        OAuthError::TooManyParameters,
+        OAuthError::MissingParameter("code"),
+        OAuthError::UnsupportedGrant,
+        OAuthError::SeveralClientAuthentications,
+        OAuthError::OtherClientId,
+        OAuthError::BadBasic,
+        OAuthError::UnsupportedAuthorization,
+        OAuthError::NoClientAuthentication,
+        OAuthError::IssuerUnreachable,
+        OAuthError::IssuerTimeout,
+        OAuthError::IssuerCut,
+        OAuthError::IssuerReplyTooLarge,
+        OAuthError::IssuerReplyUnusable,
+    ];
+
+    #[test]
+    fn every_error_is_a_whole_oauth_answer() {
+        for error in EVERY {
+            let response = error.response("r\"\\\r\né");
+            let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+            assert_eq!(body["error"], error.code());
+            let description = body["error_description"].as_str().unwrap();
+            let allowed = |b: u8| matches!(b, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+            assert!(description.bytes().all(allowed), "{description}");
+            let headers = response.headers();
+            assert_eq!(headers[CONTENT_TYPE], "application/json");
+            assert_eq!(headers[CACHE_CONTROL], "no-store");
+            assert_eq!(headers[PRAGMA], "no-cache");
+            let challenge = headers.get(WWW_AUTHENTICATE);
+            assert_eq!(challenge.is_some(), response.status() == 401, "{error:?}");
+            assert!(challenge.is_none_or(|value| value == "Basic realm=\"r\""));
+            assert_eq!(headers.contains_key(ALLOW), response.status() == 405);
+            assert_eq!(response.status().is_server_error(), {
+                matches!(error.code(), "temporarily_unavailable" | "server_error")
+            });
+        }
+    }
+
+    #[test]
+    fn answers_without_a_surface() {
+        assert_eq!(method_not_allowed().status(), 405);
+        assert_eq!(method_not_allowed().headers()[ALLOW], "POST");
+        assert_eq!(body_too_large().status(), 413);
+    }
+
+    #[test]
+    fn outbound_errors_map_to_statuses() {
+        let (host, cause): (Box<str>, Box<str>) = ("h".into(), "c".into());
+        let after = std::time::Duration::from_secs(3);
+        let rows = [
+            (
+                OutboundError::Connect {
+                    host: host.clone(),
+                    cause: cause.clone(),
+                },
+                502,
+            ),
+            (
+                OutboundError::Timeout {
+                    host: host.clone(),
+                    after,
+                },
+                504,
+            ),
+            (
+                OutboundError::Cut {
+                    host: host.clone(),
+                    cause,
+                },
+                502,
+            ),
+            (OutboundError::TooLarge { host, limit: 1 }, 502),
+        ];
+        for (error, status) in rows {
+            assert_eq!(OAuthError::from(&error).status(), status, "{error}");
+        }
+    }
+}

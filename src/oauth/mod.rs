@@ -1,0 +1,39 @@
+//! The OAuth surface: what clients of the issuer see of it through the gateway.
+//!
+//! ```text
+//! head, body ─► form (parameters) ─► grant ─► client_auth ─► Forward ─► client ─► issuer
+//!                                                                                   │
+//!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────┘
+//! ```
+//!
+//! Everything but [`client`] takes values and returns values. Parameters, codes, verifiers, secrets
+//! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
+
+pub mod client;
+pub mod client_auth;
+pub mod errors;
+pub mod form;
+pub mod grant;
+pub mod reply;
+pub mod token;
+
+use std::sync::Arc;
+
+pub use client::TokenIssuer;
+pub use errors::OAuthError;
+pub use grant::Grant;
+pub use reply::Outcome;
+pub use token::{TokenReply, token};
+
+/// One mounted OAuth surface (`[oauth.NAME]`), as compiled from the configuration.
+#[derive(Debug, Clone)]
+pub struct Surface {
+    /// The table's name; labels logs and metrics.
+    pub name: Arc<str>,
+    /// Grants that clients may use here; all others are refused without asking the issuer.
+    pub grants: Vec<Grant>,
+    /// Largest request body in bytes.
+    pub max_body: u64,
+    /// The `realm` of a Basic challenge.
+    pub realm: Arc<str>,
+}

@@ -1,0 +1,185 @@
+//! `POST {prefix}/token`: check, forward, pass the answer on.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+
+use super::Surface;
+use super::client::TokenIssuer;
+use super::client_auth::{self, ClientAuth};
+use super::errors::OAuthError;
+use super::form::Params;
+use super::grant::{self, Grant, UNKNOWN_GRANT};
+use super::reply;
+
+/// The answer to a token request, and what metrics and the access log say of it.
+///
+/// `Debug` shows neither headers nor body.
+pub struct TokenReply {
+    /// What the client gets.
+    pub response: Response<Bytes>,
+    /// A [`Grant`]'s name, or [`UNKNOWN_GRANT`].
+    pub grant: &'static str,
+    /// The name of one of [`reply::Outcome::ALL`].
+    pub outcome: &'static str,
+}
+
+/// A token request that may go to the issuer. `Debug` shows no credential.
+#[derive(Debug)]
+pub struct Forward {
+    /// The grant asked for.
+    pub grant: Grant,
+    /// How the client authenticates.
+    pub auth: ClientAuth,
+    /// Its parameters.
+    pub params: Params,
+    /// Headers for the issuer, `Content-Type` aside.
+    pub headers: HeaderMap,
+}
+
+/// A token request that is refused here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub error: OAuthError,
+    /// The grant asked for, where the request could be read that far.
+    pub grant: Option<Grant>,
+}
+
+/// Headers of the client that mean something to a token endpoint. All others stay here, above all
+/// `auth0-forwarded-for`: the issuer believes it, so it is not the client's to send.
+const FORWARDED: [HeaderName; 2] = [USER_AGENT, HeaderName::from_static("dpop")];
+
+/// Serves one request at the token endpoint of `surface`, whole: it answers every method and body.
+///
+/// `body` is what the client sent, collected by the caller under `surface.max_body`. Nothing is
+/// sent to the issuer twice; see [`crate::outbound::Outbound::post_form`].
+pub async fn token(
+    surface: &Surface,
+    issuer: &TokenIssuer,
+    head: &Parts,
+    body: Bytes,
+) -> TokenReply {
+    let forward = match decide(surface, head, &body) {
+        Ok(forward) => forward,
+        Err(Refusal { error, grant }) => {
+            let grant = grant.map_or(UNKNOWN_GRANT, Grant::as_str);
+            let (name, status) = (&surface.name, error.status().as_u16());
+            tracing::debug!(surface = %name, grant, status, cause = %error, "token request refused");
+            return failed(surface, grant, error);
+        }
+    };
+    let grant = forward.grant.as_str();
+    let sent = issuer.post(forward.headers, forward.params.to_form()).await;
+    let reply = match sent {
+        Ok(reply) => reply,
+        Err(cause) => {
+            let error = OAuthError::from(&cause);
+            let (name, status) = (&surface.name, error.status().as_u16());
+            tracing::warn!(surface = %name, grant, status, %cause, "token request failed");
+            return failed(surface, grant, error);
+        }
+    };
+    let issuer_status = reply.status;
+    match reply::answer(reply) {
+        Ok((response, outcome)) => {
+            report(surface, grant, issuer_status);
+            TokenReply {
+                response,
+                grant,
+                outcome: outcome.as_str(),
+            }
+        }
+        Err(error) => {
+            let (name, status) = (&surface.name, error.status().as_u16());
+            let came = issuer_status.as_u16();
+            tracing::warn!(surface = %name, grant, status, issuer_status = came, cause = %error, "token request failed");
+            failed(surface, grant, error)
+        }
+    }
+}
+
+/// Whether and how a token request goes to the issuer. Decided on values; asks nobody.
+///
+/// # Errors
+///
+/// A [`Refusal`] with the first thing found wrong.
+pub fn decide(surface: &Surface, head: &Parts, body: &[u8]) -> Result<Forward, Refusal> {
+    let unread = |error| Refusal { error, grant: None };
+    if head.method != Method::POST {
+        return Err(unread(OAuthError::MethodNotAllowed));
+    }
+    if body.len() as u64 > surface.max_body {
+        return Err(unread(OAuthError::BodyTooLarge));
+    }
+    let params = Params::read(&head.headers, body).map_err(unread)?;
+    let refused = |error| Refusal {
+        error,
+        grant: grant::named(&params),
+    };
+    let grant = grant::find(&params, &surface.grants).map_err(refused)?;
+    let auth = client_auth::find(&head.headers, &params).map_err(refused)?;
+    if auth == ClientAuth::Public && !grant.open_to_public_clients() {
+        return Err(refused(OAuthError::NoClientAuthentication));
+    }
+    Ok(Forward {
+        grant,
+        headers: headers_for_issuer(&head.headers, &auth),
+        auth,
+        params,
+    })
+}
+
+fn headers_for_issuer(given: &HeaderMap, auth: &ClientAuth) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    for name in &FORWARDED {
+        for value in given.get_all(name) {
+            let mut value = value.clone();
+            value.set_sensitive(true);
+            headers.append(name.clone(), value);
+        }
+    }
+    match auth {
+        ClientAuth::Basic(header) => {
+            headers.insert(AUTHORIZATION, header.clone());
+        }
+        ClientAuth::Post | ClientAuth::Assertion | ClientAuth::Public => {}
+    }
+    headers
+}
+
+fn failed(surface: &Surface, grant: &'static str, error: OAuthError) -> TokenReply {
+    TokenReply {
+        response: error.response(&surface.realm),
+        grant,
+        outcome: error.outcome().as_str(),
+    }
+}
+
+/// One line for an error of the issuer, without its body: that may quote what the client sent.
+fn report(surface: &Surface, grant: &'static str, status: StatusCode) {
+    let (surface, code) = (&surface.name, status.as_u16());
+    if status.is_server_error() {
+        tracing::warn!(%surface, grant, status = code, "the token endpoint failed");
+    } else if status.is_client_error() {
+        tracing::debug!(%surface, grant, status = code, "the token endpoint refused");
+    }
+}
+
+impl fmt::Debug for TokenReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenReply")
+            .field("status", &self.response.status())
+            .field("grant", &self.grant)
+            .field("outcome", &self.outcome)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "token_tests.rs"]
+mod tests;

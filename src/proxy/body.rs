@@ -1,0 +1,208 @@
+//! The body of a response on its way to the client: our own text, or an upstream's stream.
+
+use crate::telemetry::exchange::Exchange;
+use crate::upstream::{Connection, UploadState};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// The body of every response. It owns the [`Exchange`], so the record is written when the last
+/// byte has gone or the client has.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: BodySource,
+    exchange: Option<Box<Exchange>>,
+}
+
+#[derive(Debug)]
+enum BodySource {
+    Own(Option<Bytes>),
+    Upstream(Carried),
+}
+
+/// An upstream's body with the connection it comes by.
+pub struct Carried {
+    body: Incoming,
+    connection: Option<Connection>,
+    upload: Option<Arc<UploadState>>,
+    deadline: Option<Instant>,
+    timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+}
+
+/// Why a response breaks off.
+#[derive(Debug)]
+pub enum BodyError {
+    /// The upstream broke off.
+    Upstream(hyper::Error),
+    /// The route's `timeout` has passed.
+    Deadline,
+}
+
+// === impl BodyError ===
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(error) => write!(f, "the upstream broke off: {error}"),
+            Self::Deadline => f.write_str("the route's timeout has passed"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+// === impl ResponseBody ===
+
+impl ResponseBody {
+    /// A body of our own.
+    pub fn own(bytes: Bytes, exchange: Option<Box<Exchange>>) -> Self {
+        Self {
+            source: BodySource::Own(Some(bytes).filter(|bytes| !bytes.is_empty())),
+            exchange,
+        }
+        .ended_if_empty()
+    }
+
+    pub(super) fn carried(carried: Carried, exchange: Box<Exchange>) -> Self {
+        Self {
+            source: BodySource::Upstream(carried),
+            exchange: Some(exchange),
+        }
+        .ended_if_empty()
+    }
+
+    /// A response without a body is complete at once: hyper does not poll it.
+    fn ended_if_empty(mut self) -> Self {
+        if self.is_end_stream() {
+            self.end();
+        }
+        self
+    }
+
+    fn end(&mut self) {
+        if let BodySource::Upstream(carried) = &mut self.source {
+            carried.release();
+        }
+        if let Some(exchange) = &mut self.exchange {
+            exchange.completed();
+        }
+    }
+
+    fn count(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(exchange), Some(data)) = (&mut self.exchange, frame.data_ref()) {
+            exchange.wrote(data.len());
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let polled = match &mut self.source {
+            BodySource::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodySource::Upstream(carried) => carried.poll(cx),
+        };
+        match &polled {
+            Poll::Pending | Poll::Ready(Some(Err(_))) => {}
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.count(frame);
+                // A body of known length is not polled again after its last byte.
+                if self.is_end_stream() {
+                    self.end();
+                }
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            BodySource::Own(bytes) => bytes.is_none(),
+            BodySource::Upstream(carried) => carried.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            BodySource::Own(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            BodySource::Upstream(carried) => carried.body.size_hint(),
+        }
+    }
+}
+
+// === impl Carried ===
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Carried")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Carried {
+    pub(super) fn new(
+        body: Incoming,
+        connection: Connection,
+        upload: Option<Arc<UploadState>>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            body,
+            connection: Some(connection),
+            upload,
+            deadline,
+            timer: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
+            }
+            Poll::Pending => self.poll_deadline(cx),
+        }
+    }
+
+    /// Only a body that keeps the client waiting needs a timer.
+    fn poll_deadline(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| {
+            Box::pin(pingora_timeout::sleep(
+                deadline.saturating_duration_since(Instant::now()),
+            ))
+        });
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Deadline))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Gives the connection back once the response has ended, unless the request has not.
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.upload.as_ref().is_none_or(|upload| upload.done())
+        {
+            connection.reuse();
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Carries an admitted request to its upstream and the response back.
+
+mod body;
+
+pub use body::ResponseBody;
+
+use crate::gateway::Admission;
+use crate::headers::{self, Forwarding};
+use crate::rejection::{Reason, Rejection};
+use crate::request::Peer;
+use crate::snapshot::{Route, Snapshot};
+use crate::telemetry::exchange::Exchange;
+use crate::upstream::{self, SendError, Upload, UploadFault, UploadState};
+use body::Carried;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// A request that has been admitted, and all that came with it.
+#[derive(Debug)]
+pub struct Errand<'a> {
+    /// The decision. Without one nothing can be carried.
+    pub admission: Admission,
+    /// The configuration that this request sees from start to end.
+    pub snapshot: &'a Snapshot,
+    /// The head as it came.
+    pub head: Parts,
+    /// The body as it comes.
+    pub body: Incoming,
+    /// The other end of the connection.
+    pub peer: Peer,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The canonical path, where it differs from the one sent.
+    pub path: Option<String>,
+}
+
+/// Carries out an errand.
+///
+/// # Errors
+/// The reason why there is no response: too large a body, or what went wrong with the upstream.
+pub async fn carry(
+    errand: Errand<'_>,
+    mut exchange: Box<Exchange>,
+) -> Result<Response<ResponseBody>, (Rejection, Box<Exchange>)> {
+    let route = Arc::clone(&errand.admission.route);
+    match dispatch(errand, &route, &mut exchange).await {
+        Err(rejection) => Err((rejection, exchange)),
+        Ok(outcome) => Ok(respond(outcome, &route, exchange)),
+    }
+}
+
+/// A response head with what is needed to pass on the rest.
+struct Outcome {
+    dispatched: upstream::Dispatched,
+    upload: Option<Arc<UploadState>>,
+    deadline: Option<Instant>,
+}
+
+async fn dispatch(
+    errand: Errand<'_>,
+    route: &Route,
+    exchange: &mut Exchange,
+) -> Result<Outcome, Rejection> {
+    let upstream = &route.upstream;
+    let (request, upload) = outgoing(errand, route, exchange)?;
+    let deadline = route.timeout.map(|timeout| Instant::now() + timeout);
+    exchange.sent(
+        &upstream.name,
+        upload.as_ref().map(|state| Arc::clone(&state.bytes)),
+    );
+    let dispatched = in_time(request, route, deadline, upload.as_deref(), exchange).await?;
+    upstream
+        .duration
+        .observe(exchange.upstream_answered().as_secs_f64());
+    if dispatched.0.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // No upgrade was asked for: whatever follows is not HTTP.
+        return Err(Rejection::noted(
+            Reason::UpstreamProtocol,
+            "an upgrade that nobody asked for",
+        ));
+    }
+    Ok(Outcome {
+        dispatched,
+        upload,
+        deadline,
+    })
+}
+
+/// The request as the upstream gets it.
+fn outgoing(
+    errand: Errand<'_>,
+    route: &Route,
+    exchange: &Exchange,
+) -> Result<(Request<Upload>, Option<Arc<UploadState>>), Rejection> {
+    let Errand {
+        admission,
+        snapshot,
+        mut head,
+        body,
+        peer,
+        client,
+        path,
+    } = errand;
+    let limit = route.max_body;
+    if declared_length(&head).is_some_and(|length| length > limit) {
+        return Err(Reason::BodyTooLarge.into());
+    }
+    let host = head.headers.get(http::header::HOST).cloned();
+    headers::towards_upstream(
+        &mut head.headers,
+        &Forwarding {
+            identity: admission.identity.as_deref(),
+            guard: &snapshot.guard,
+            rules: &route.request_headers,
+            forward_token: route.forward_token,
+            peer,
+            client,
+            host: host
+                .as_ref()
+                .and_then(|host| host.to_str().ok())
+                .unwrap_or_default(),
+            request_id: exchange.request_id(),
+        },
+    )?;
+    let target = target(&head.uri, path.as_deref(), &route.strip_prefix)?;
+    let (upload, state) = Upload::new(body, limit, snapshot.limits.body_timeout);
+    let mut request = Request::new(upload);
+    *request.method_mut() = head.method;
+    *request.uri_mut() = target;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = head.headers;
+    Ok((request, state))
+}
+
+fn declared_length(head: &Parts) -> Option<u64> {
+    head.headers
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// The target in origin form: the path that was matched, less the route's prefix, with the query
+/// as it came.
+fn target(uri: &Uri, canonical: Option<&str>, strip: &str) -> Result<Uri, Rejection> {
+    let bad = || Rejection::noted(Reason::BadRequest, "the target cannot be rewritten");
+    let path = canonical.unwrap_or(uri.path());
+    let stripped = path
+        .strip_prefix(strip)
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        .unwrap_or(path);
+    if stripped.len() == uri.path().len() && canonical.is_none() {
+        let same = uri.path_and_query().cloned().ok_or_else(bad)?;
+        return Ok(Uri::from(same));
+    }
+    let path = if stripped.is_empty() { "/" } else { stripped };
+    let text = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    PathAndQuery::try_from(text)
+        .map(Uri::from)
+        .map_err(|_| bad())
+}
+
+/// Sends a request and waits for the head of its response, as long as the deadlines allow. While a
+/// body is still on its way, `response_timeout` counts from the last byte that moved.
+async fn in_time(
+    request: Request<Upload>,
+    route: &Route,
+    deadline: Option<Instant>,
+    upload: Option<&UploadState>,
+    exchange: &mut Exchange,
+) -> Result<upstream::Dispatched, Rejection> {
+    let upstream = &route.upstream;
+    let mut sending = pin!(upstream::send(upstream, request, exchange));
+    let mut moved = 0;
+    loop {
+        let left = deadline.map_or(Duration::MAX, |deadline| {
+            deadline.saturating_duration_since(Instant::now())
+        });
+        let patience = upstream.response_timeout.min(left);
+        match pingora_timeout::timeout(patience, sending.as_mut()).await {
+            Ok(outcome) => return outcome.map_err(|error| refusal(&error, upload)),
+            Err(_) => {
+                let now = upload.map_or(0, |state| state.bytes.load(Relaxed));
+                let moving = upload.is_some_and(|state| !state.done()) && now > moved;
+                if !moving || patience == left {
+                    return Err(Rejection::noted(
+                        Reason::UpstreamTimeout,
+                        "no response head in time",
+                    ));
+                }
+                moved = now;
+            }
+        }
+    }
+}
+
+fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {
+    let fault = upload.and_then(UploadState::fault);
+    match (error, fault) {
+        (_, Some(UploadFault::TooLarge)) => Reason::BodyTooLarge.into(),
+        (_, Some(UploadFault::Stalled)) => Reason::RequestTimeout.into(),
+        (_, Some(UploadFault::Broken)) | (SendError::Upload, None) => {
+            Rejection::noted(Reason::BadRequest, "the client broke off its request body")
+        }
+        (SendError::Connect(error), None) => {
+            Rejection::noted(Reason::UpstreamConnect, error.to_string())
+        }
+        (SendError::ConnectTimeout, None) => {
+            Rejection::noted(Reason::UpstreamConnect, "no connection in connect_timeout")
+        }
+        (SendError::Protocol(error), None) => {
+            Rejection::noted(Reason::UpstreamProtocol, error.to_string())
+        }
+        (SendError::Reset(error), None) => {
+            Rejection::noted(Reason::UpstreamReset, error.to_string())
+        }
+    }
+}
+
+fn respond(outcome: Outcome, route: &Route, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let (response, connection) = outcome.dispatched;
+    let (mut head, body) = response.into_parts();
+    headers::towards_client(
+        &mut head.headers,
+        &route.response_headers,
+        exchange.request_id(),
+    );
+    head.version = Version::HTTP_11;
+    exchange.status(head.status);
+    let carried = Carried::new(body, connection, outcome.upload, outcome.deadline);
+    Response::from_parts(head, ResponseBody::carried(carried, exchange))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::target;
+
+    #[test]
+    fn targets() {
+        for (uri, canonical, strip, expected) in [
+            ("/a/b?x=1", None, "", "/a/b?x=1"),
+            ("http://host/a/b?x=1", None, "", "/a/b?x=1"),
+            ("/a/b?x=1", None, "/a", "/b?x=1"),
+            ("/a", None, "/a", "/"),
+            ("/ab/c", None, "/a", "/ab/c"),
+            ("/%61/b?%61", Some("/a/b"), "", "/a/b?%61"),
+            ("/%61/b", Some("/a/b"), "/a", "/b"),
+        ] {
+            let uri = uri.parse().expect("a URI");
+            assert_eq!(
+                target(&uri, canonical, strip).map(|uri| uri.to_string()),
+                Ok(expected.to_owned()),
+                "{uri}"
+            );
+        }
+    }
+}

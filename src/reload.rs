@@ -1,0 +1,316 @@
+//! Puts a changed configuration in force, whole or not at all.
+
+use crate::config::{self, Config, ConfigErrors};
+use crate::identity::unix_now;
+use crate::keys::{KeyStatus, KeyStore, fetch};
+use crate::server::Shared;
+use crate::snapshot::{Env, Provider, Snapshot, compile};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+/// How often the file is looked at. Reading a few kilobytes beats watching: it sees symlink swaps,
+/// renames and network file systems alike.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A file that has just changed may still be in the writing.
+const SETTLE: Duration = Duration::from_millis(150);
+
+/// Keys under `[server]` and `[admin]` that only a restart can change.
+const AT_START: [&str; 4] = [
+    "server.listen",
+    "server.workers",
+    "admin.listen",
+    "log.level",
+];
+
+/// What a reload changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// One line for each key that differs, secrets masked.
+    pub changes: Vec<String>,
+    /// Keys that differ and need a restart.
+    pub restart: Vec<String>,
+}
+
+/// Reloads the configuration and runs the background tasks that belong to it.
+#[derive(Debug)]
+pub struct Reloader {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    env: Env,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What was last tried, so that the watcher does not try it again.
+    tried: Option<Vec<u8>>,
+    fetchers: Vec<Fetcher>,
+}
+
+/// The fetch loop of a key store; ends when this is dropped.
+#[derive(Debug)]
+struct Fetcher {
+    keys: Arc<KeyStore>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+// === impl Reloader ===
+
+impl Reloader {
+    /// A reloader for the file that `shared`'s snapshot was made of. Starts fetching keys.
+    pub fn start(path: PathBuf, shared: Arc<Shared>, env: Env) -> Arc<Self> {
+        let snapshot = shared.snapshot.load_full();
+        let state = State {
+            tried: std::fs::read(&path).ok(),
+            fetchers: snapshot.providers.iter().map(Fetcher::start).collect(),
+        };
+        shared.observer.metrics.config_last_reload_successful.set(1);
+        shared
+            .observer
+            .metrics
+            .config_last_reload_success_timestamp_seconds
+            .set(unix_now() as f64);
+        Arc::new(Self {
+            path,
+            shared,
+            env,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Reloads now. `trigger` says for the log who asked.
+    ///
+    /// # Errors
+    /// Every mistake in the file; nothing has changed then.
+    pub async fn reload(&self, trigger: &str) -> Result<Report, ConfigErrors> {
+        let mut state = self.state.lock().await;
+        state.tried = std::fs::read(&self.path).ok();
+        let outcome = self.apply(&mut state).await;
+        let metrics = &self.shared.observer.metrics;
+        metrics
+            .config_last_reload_successful
+            .set(i64::from(outcome.is_ok()));
+        match &outcome {
+            Ok(report) => {
+                metrics
+                    .config_last_reload_success_timestamp_seconds
+                    .set(unix_now() as f64);
+                tracing::info!(trigger, changes = report.changes.len(), restart = ?report.restart, "configuration reloaded");
+            }
+            Err(errors) => {
+                tracing::error!(
+                    trigger,
+                    mistakes = errors.len(),
+                    "configuration not reloaded; the old one stays in force\n{errors}"
+                );
+            }
+        }
+        outcome
+    }
+
+    async fn apply(&self, state: &mut State) -> Result<Report, ConfigErrors> {
+        let old = self.shared.snapshot.load_full();
+        let env = Env {
+            previous: Some(Arc::clone(&old)),
+            ..self.env.clone()
+        };
+        let new = compile(config::load(&self.path)?, &env)?;
+        let report = compare(&old.config, &new.config);
+        let started = start_fetchers(&new, &state.fetchers);
+        await_keys(&new, &started).await;
+        self.shared.snapshot.store(Arc::new(new));
+        // Only now, so that requests on the old snapshot had their keys to the end.
+        let current = self.shared.snapshot.load_full();
+        state.fetchers.extend(started);
+        state.fetchers.retain(|fetcher| {
+            current
+                .providers
+                .iter()
+                .any(|provider| Arc::ptr_eq(&provider.issuer.keys, &fetcher.keys))
+        });
+        Ok(report)
+    }
+
+    /// Watches the file and reloads when its content has changed. Runs until it is dropped.
+    pub async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            let Ok(now) = tokio::fs::read(&self.path).await else {
+                continue;
+            };
+            if self.state.lock().await.tried.as_ref() == Some(&now) {
+                continue;
+            }
+            tokio::time::sleep(SETTLE).await;
+            if tokio::fs::read(&self.path)
+                .await
+                .is_ok_and(|later| later == now)
+            {
+                // The log and the metric have the outcome.
+                let _ = self.reload("file change").await;
+            }
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+// === impl Fetcher ===
+
+impl Fetcher {
+    fn start(provider: &Provider) -> Self {
+        let keys = Arc::clone(&provider.issuer.keys);
+        let task = tokio::spawn(fetch::run(provider.source.clone(), Arc::clone(&keys)));
+        Self { keys, task }
+    }
+}
+
+fn start_fetchers(snapshot: &Snapshot, running: &[Fetcher]) -> Vec<Fetcher> {
+    snapshot
+        .providers
+        .iter()
+        .filter(|provider| {
+            !running
+                .iter()
+                .any(|fetcher| Arc::ptr_eq(&fetcher.keys, &provider.issuer.keys))
+        })
+        .map(Fetcher::start)
+        .collect()
+}
+
+/// Gives new issuers a moment to load their keys, so that the swap costs no request. One that is
+/// down does not hold the reload up for longer than a request would wait.
+async fn await_keys(snapshot: &Snapshot, started: &[Fetcher]) {
+    let started_at = Instant::now();
+    for fetcher in started {
+        let patience = fetcher.keys.policy().patience;
+        while fetcher.keys.status(unix_now()) == KeyStatus::Missing
+            && started_at.elapsed() < patience
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    for provider in &snapshot.providers {
+        if provider.issuer.keys.status(unix_now()) == KeyStatus::Missing {
+            tracing::warn!(issuer = %provider.source.name, "no keys yet; its tokens get 503 until they are there");
+        }
+    }
+}
+
+/// What differs between two configurations.
+fn compare(old: &Config, new: &Config) -> Report {
+    let (old, new) = (flat(old), flat(new));
+    let mut report = Report::default();
+    let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for key in keys {
+        let line = match (old.get(key), new.get(key)) {
+            (Some(before), Some(after)) if before == after => continue,
+            (Some(before), Some(after)) => format!("{key}: {before} -> {after}"),
+            (Some(before), None) => format!("{key}: {before} removed"),
+            (None, Some(after)) => format!("{key}: {after} added"),
+            (None, None) => continue,
+        };
+        report.changes.push(line);
+        if let Some(key) = AT_START.iter().find(|at_start| key.starts_with(**at_start))
+            && !report.restart.iter().any(|known| known == key)
+        {
+            report.restart.push((*key).to_owned());
+        }
+    }
+    report
+}
+
+/// A configuration as dotted keys and their values. Routes go by name, so that moving one is no
+/// change of all behind it.
+fn flat(config: &Config) -> BTreeMap<String, String> {
+    let mut leaves = BTreeMap::new();
+    // What is shown has its secrets masked already.
+    let shown: Value = toml::from_str(&config::show(config)).unwrap_or_default();
+    flatten(String::new(), &shown, &mut leaves);
+    leaves
+}
+
+fn flatten(key: String, value: &Value, leaves: &mut BTreeMap<String, String>) {
+    let below = |name: &str| {
+        if key.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{key}.{name}")
+        }
+    };
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .for_each(|(name, member)| flatten(below(name), member, leaves)),
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (index, item) in items.iter().enumerate() {
+                let name = item
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .map_or_else(|| index.to_string(), str::to_owned);
+                flatten(below(&name), item, leaves);
+            }
+        }
+        leaf => {
+            leaves.insert(key, leaf.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        config::parse("test.toml", text).config
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let old = config(
+            "[server]\nlisten = [\"127.0.0.1:1\"]\n[[route]]\nname = \"a\"\npath = \"/a\"\ntimeout = \"30s\"\n",
+        );
+        let new = config(
+            "[server]\nlisten = [\"127.0.0.1:2\"]\n[[route]]\nname = \"b\"\npath = \"/b\"\n[[route]]\nname = \"a\"\npath = \"/a\"\ntimeout = \"10s\"\n",
+        );
+        let report = compare(&old, &new);
+        assert_eq!(report.restart, ["server.listen"]);
+        assert!(
+            report
+                .changes
+                .contains(&"route.a.timeout: \"30s\" -> \"10s\"".to_owned()),
+            "{:#?}",
+            report.changes
+        );
+        assert!(
+            report
+                .changes
+                .contains(&"route.b.path: \"/b\" added".to_owned()),
+            "{:#?}",
+            report.changes
+        );
+        assert!(
+            !report
+                .changes
+                .iter()
+                .any(|line| line.starts_with("route.a.path"))
+        );
+        assert_eq!(compare(&old, &old), Report::default());
+    }
+}

@@ -1,0 +1,420 @@
+//! What the gateway understands of a request, normalised once: what is matched is what is sent.
+
+use crate::rejection::{Reason, Rejection};
+use http::header::{HOST, HeaderMap, HeaderName};
+use http::request::Parts;
+use http::{Method, Version};
+use ipnet::IpNet;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+/// Proxies in front of the gateway whose `X-Forwarded-*` are believed.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(Box<[IpNet]>);
+
+/// The two ends of the connection that a request came by.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Who connected.
+    pub address: SocketAddr,
+    /// Whether that is one of `trusted_proxies`.
+    pub trusted: bool,
+}
+
+/// A request as the deciding code sees it. It borrows the head and changes nothing in it.
+#[derive(Debug)]
+pub struct RequestView<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// The host: lower case, without port and without a trailing dot.
+    pub host: Cow<'r, str>,
+    /// The path in its canonical form. Borrowed when the client sent it so.
+    pub path: Cow<'r, str>,
+    /// The query, without the `?`.
+    pub query: Option<&'r str>,
+    /// All header fields as they came.
+    pub headers: &'r HeaderMap,
+    /// The other end of the connection.
+    pub peer: Peer,
+    /// The client's address: the peer's, or what trusted proxies say it is.
+    pub client: IpAddr,
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+// === impl TrustedProxies ===
+
+impl TrustedProxies {
+    /// The networks that are believed.
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(networks.into_iter().collect())
+    }
+
+    /// Whether this address is one of them. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Describes a peer.
+    pub fn peer(&self, address: SocketAddr) -> Peer {
+        Peer {
+            address,
+            trusted: self.contains(address.ip()),
+        }
+    }
+
+    /// The client behind trusted proxies: the rightmost address in `X-Forwarded-For` which is not
+    /// itself a trusted proxy. What lies left of it may be invented and is not read.
+    fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
+        let own = peer.address.ip().to_canonical();
+        if !peer.trusted {
+            return own;
+        }
+        let mut client = own;
+        for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+            for hop in value.to_str().unwrap_or_default().rsplit(',') {
+                let Some(address) = parse_hop(hop.trim()) else {
+                    return client;
+                };
+                client = address;
+                if !self.contains(address) {
+                    return client;
+                }
+            }
+        }
+        client
+    }
+}
+
+/// An address as proxies write it: bare, with a port, or in brackets.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let address = text
+        .parse::<IpAddr>()
+        .or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()))
+        .or_else(|_| {
+            text.trim_start_matches('[')
+                .trim_end_matches(']')
+                .parse::<IpAddr>()
+        })
+        .ok()?;
+    Some(address.to_canonical())
+}
+
+// === impl RequestView ===
+
+impl<'r> RequestView<'r> {
+    /// Reads a head, or refuses it as ambiguous.
+    ///
+    /// # Errors
+    /// [`Reason::BadRequest`] for a missing, repeated or malformed `Host`, an absolute-form target
+    /// with another authority (RFC 9112 §3.2.2), and every path that two parties could read
+    /// differently. [`Reason::MethodNotAllowed`] for `CONNECT` and `TRACE`.
+    pub fn new(head: &'r Parts, peer: Peer, trusted: &TrustedProxies) -> Result<Self, Rejection> {
+        if matches!(head.method, Method::CONNECT | Method::TRACE) {
+            return Err(Reason::MethodNotAllowed(
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".into(),
+            )
+            .into());
+        }
+        let host = host(head)?;
+        let target = head
+            .uri
+            .path_and_query()
+            .ok_or_else(|| bad("the target has no path"))?;
+        let path = canonical_path(target.path())?;
+        if head.version > Version::HTTP_11 {
+            return Err(bad("HTTP version not supported"));
+        }
+        Ok(Self {
+            method: &head.method,
+            host,
+            path,
+            query: target.query(),
+            headers: &head.headers,
+            peer,
+            client: trusted.client(peer, &head.headers),
+        })
+    }
+}
+
+fn bad(note: &'static str) -> Rejection {
+    Rejection::noted(Reason::BadRequest, note)
+}
+
+/// The host of the request (RFC 9110 §7.2), normalised.
+fn host(head: &Parts) -> Result<Cow<'_, str>, Rejection> {
+    let mut values = head.headers.get_all(HOST).iter();
+    let value = values.next().ok_or_else(|| bad("no Host"))?;
+    if values.next().is_some() {
+        return Err(bad("Host twice"));
+    }
+    let text = value.to_str().map_err(|_| bad("Host is not ASCII"))?;
+    let host = bare_host(text)?;
+    if let Some(authority) = head.uri.authority() {
+        // A target that names another host than `Host` is read differently by different servers.
+        if bare_host(authority.as_str())? != host {
+            return Err(bad("the target's authority is not the Host"));
+        }
+    }
+    Ok(host)
+}
+
+/// Strips port and trailing dot, folds case, and refuses userinfo and what is no host at all.
+fn bare_host(text: &str) -> Result<Cow<'_, str>, Rejection> {
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest
+                .find(']')
+                .ok_or_else(|| bad("Host has an open bracket"))?;
+            (&text[..end + 2], rest.get(end + 1..).unwrap_or_default())
+        }
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let port_is_fine = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= 5);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let bracketed = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'[' | b']' | b':' | b'.');
+    let name_is_fine = !name.is_empty()
+        && if name.starts_with('[') {
+            name.bytes().all(bracketed)
+        } else {
+            name.bytes().all(plain)
+        };
+    if !port_is_fine || !name_is_fine {
+        return Err(bad("Host is no host"));
+    }
+    Ok(if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    })
+}
+
+/// The canonical form of a path (RFC 3986 §6.2.2): escapes of unreserved characters are undone,
+/// the others are written in upper case.
+///
+/// A path which upstreams are known to read differently from proxies is refused rather than
+/// repaired: dot segments, empty segments, backslashes, path parameters, and the escapes of any
+/// of these or of control characters.
+///
+/// # Errors
+/// [`Reason::BadRequest`] with a note that names the offence.
+pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, Rejection> {
+    if !raw.starts_with('/') {
+        return Err(bad("the target is no absolute path"));
+    }
+    let bytes = raw.as_bytes();
+    let plain = bytes
+        .iter()
+        .all(|b| matches!(b, b'/' | b'-' | b'_' | b'~') || b.is_ascii_alphanumeric());
+    if plain && !raw.contains("//") {
+        return Ok(Cow::Borrowed(raw));
+    }
+    let path = undo_escapes(raw)?;
+    if path.contains("//") {
+        return Err(bad("empty path segment"));
+    }
+    if path
+        .split('/')
+        .any(|segment| segment == "." || segment == "..")
+    {
+        return Err(bad("dot segment in the path"));
+    }
+    Ok(path)
+}
+
+fn undo_escapes(raw: &str) -> Result<Cow<'_, str>, Rejection> {
+    let bytes = raw.as_bytes();
+    let mut out: Option<String> = None;
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let (decoded, width, differs) = if byte == b'%' {
+            let value = escape(bytes, at).ok_or_else(|| bad("a % that escapes nothing"))?;
+            (unescaped(value)?, 3, true)
+        } else {
+            allowed(byte)?;
+            (Some(byte), 1, false)
+        };
+        if differs && out.is_none() {
+            out = Some(raw[..at].to_owned());
+        }
+        if let Some(out) = &mut out {
+            match decoded {
+                Some(byte) => out.push(char::from(byte)),
+                None => out.push_str(&raw[at..at + 3].to_ascii_uppercase()),
+            }
+        }
+        at += width;
+    }
+    Ok(out.map_or(Cow::Borrowed(raw), Cow::Owned))
+}
+
+fn escape(bytes: &[u8], at: usize) -> Option<u8> {
+    let digit = |offset: usize| {
+        bytes
+            .get(at + offset)
+            .and_then(|b| char::from(*b).to_digit(16))
+    };
+    u8::try_from(digit(1)? * 16 + digit(2)?).ok()
+}
+
+/// What an escape stands for: `Some` for a character that never needed it, `None` to keep it.
+fn unescaped(value: u8) -> Result<Option<u8>, Rejection> {
+    match value {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => Ok(Some(value)),
+        0..=0x1f | 0x7f => Err(bad("an escaped control character in the path")),
+        b'/' | b'\\' | b';' | b'%' => Err(bad("an escaped delimiter in the path")),
+        // Overlong and broken UTF-8 would decode differently elsewhere.
+        0xC0 | 0xC1 | 0xF5..=0xFF => Err(bad("an escape that is no UTF-8 in the path")),
+        _ => Ok(None),
+    }
+}
+
+fn allowed(byte: u8) -> Result<(), Rejection> {
+    match byte {
+        b'\\' => Err(bad("a backslash in the path")),
+        b';' => Err(bad("a path parameter")),
+        b'#' => Err(bad("a fragment in the target")),
+        0x21..=0x7e => Ok(()),
+        _ => Err(bad("a byte in the path that has to be escaped")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    #[test]
+    fn paths() {
+        for (raw, canonical) in [
+            ("/", "/"),
+            ("/grants/1", "/grants/1"),
+            ("/%61dmin", "/admin"),
+            ("/users/auth0%7c507f", "/users/auth0%7C507f"),
+            ("/a.b/c", "/a.b/c"),
+            ("/a/...", "/a/..."),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a%20b", "/a%20b"),
+            ("/a:b@c,d=e+f!$&'()*", "/a:b@c,d=e+f!$&'()*"),
+        ] {
+            assert_eq!(canonical_path(raw).as_deref(), Ok(canonical), "{raw}");
+        }
+        for raw in [
+            "/a/../b",
+            "/a/%2e%2e/b",
+            "/a/.%2E/b",
+            "/a/./b",
+            "/..",
+            "//admin",
+            "/a//b",
+            "/a%2fb",
+            "/a%5Cb",
+            "/a\\b",
+            "/admin;x",
+            "/admin%3bx",
+            "/%00",
+            "/%0a",
+            "/%",
+            "/%2",
+            "/%zz",
+            "/%c0%ae",
+            "/a%252e",
+            "/a b",
+            "/a#b",
+            "admin",
+            "*",
+            "",
+        ] {
+            assert!(canonical_path(raw).is_err(), "{raw}");
+        }
+    }
+
+    fn view_of(target: &str, hosts: &[&str]) -> Result<String, Rejection> {
+        let mut request = Request::get(target);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        let trusted = TrustedProxies::default();
+        let peer = trusted.peer(SocketAddr::from(([127, 0, 0, 1], 1)));
+        RequestView::new(&head, peer, &trusted).map(|view| view.host.into_owned())
+    }
+
+    #[test]
+    fn hosts() {
+        for (target, host, expected) in [
+            ("/", "API.example.com:8080", "api.example.com"),
+            ("/", "api.example.com.", "api.example.com"),
+            ("/", "[::1]:80", "[::1]"),
+            (
+                "http://api.example.com/x",
+                "api.example.com",
+                "api.example.com",
+            ),
+            (
+                "http://api.example.com:80/x",
+                "API.example.com",
+                "api.example.com",
+            ),
+        ] {
+            assert_eq!(
+                view_of(target, &[host]).as_deref(),
+                Ok(expected),
+                "{target} {host}"
+            );
+        }
+        for (target, hosts) in [
+            ("/", &[][..]),
+            ("/", &["a", "a"]),
+            ("/", &["user@a"]),
+            ("/", &["a:b"]),
+            ("/", &[""]),
+            ("/", &["[::1"]),
+            ("/", &["a/b"]),
+            ("http://user@a/", &["a"]),
+            ("http://b/", &["a"]),
+            ("*", &["a"]),
+        ] {
+            let refused = view_of(target, hosts).map_err(|rejection| rejection.reason);
+            assert_eq!(refused, Err(Reason::BadRequest), "{target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn the_client_behind_trusted_proxies() {
+        let trusted = TrustedProxies::new(["10.0.0.0/8".parse::<IpNet>().expect("a network")]);
+        for (peer, forwarded, client) in [
+            ("192.0.2.1:1", &["198.51.100.7"][..], "192.0.2.1"),
+            ("10.0.0.1:1", &[], "10.0.0.1"),
+            ("10.0.0.1:1", &["198.51.100.7"], "198.51.100.7"),
+            (
+                "10.0.0.1:1",
+                &["6.6.6.6, 198.51.100.7, 10.0.0.2"],
+                "198.51.100.7",
+            ),
+            (
+                "10.0.0.1:1",
+                &["6.6.6.6", "198.51.100.7:4711"],
+                "198.51.100.7",
+            ),
+            ("10.0.0.1:1", &["6.6.6.6, junk"], "10.0.0.1"),
+            ("[::ffff:10.0.0.1]:1", &["2001:db8::1"], "2001:db8::1"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in forwarded {
+                headers.append(X_FORWARDED_FOR, value.parse().expect("a value"));
+            }
+            let peer = trusted.peer(peer.parse().expect("an address"));
+            assert_eq!(
+                trusted.client(peer, &headers),
+                client.parse::<IpAddr>().expect("an address"),
+                "{forwarded:?}"
+            );
+        }
+    }
+}

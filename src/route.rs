@@ -1,0 +1,327 @@
+//! Which route a request takes: by host, then the most specific path, then the method.
+
+use crate::rejection::{Reason, Rejection};
+use http::Method;
+use std::collections::HashMap;
+
+/// Path patterns compiled into radix trees, one for each host and one for any host.
+///
+/// `T` is what a pattern leads to; the table knows nothing of it.
+#[derive(Debug)]
+pub struct RouteTable<T> {
+    hosts: HashMap<Box<str>, PathTable<T>>,
+    any_host: PathTable<T>,
+}
+
+#[derive(Debug)]
+struct PathTable<T> {
+    tree: matchit::Router<usize>,
+    /// What each leaf of the tree stands for: the candidates of one path pattern.
+    leaves: Vec<Vec<Candidate<T>>>,
+    /// The leaf of each pattern, with parameters made anonymous.
+    by_pattern: HashMap<Box<str>, usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Candidate<T> {
+    methods: Methods,
+    target: T,
+}
+
+/// The methods that a route answers; empty means any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Methods(Vec<Method>);
+
+/// Why a route cannot be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteError<T> {
+    /// The pattern is no path pattern; the text says why.
+    Pattern(String),
+    /// An earlier route takes all these requests already.
+    Shadowed(T),
+}
+
+// === impl Methods ===
+
+impl Methods {
+    /// The given methods; none means any.
+    pub fn new(methods: Vec<Method>) -> Self {
+        Self(methods)
+    }
+
+    fn contains(&self, method: &Method) -> bool {
+        // Whoever answers GET answers HEAD (RFC 9110 §9.3.2).
+        self.0.is_empty()
+            || self.0.contains(method)
+            || (*method == Method::HEAD && self.0.contains(&Method::GET))
+    }
+
+    /// Whether these methods, listed earlier, leave `later` without one that it names. A later
+    /// route for any method is fine: it takes what the earlier ones leave.
+    fn shadow(&self, later: &Self) -> bool {
+        self.0.is_empty() || later.0.iter().any(|method| self.contains(method))
+    }
+}
+
+// === impl RouteTable ===
+
+impl<T> Default for RouteTable<T> {
+    fn default() -> Self {
+        Self {
+            hosts: HashMap::new(),
+            any_host: PathTable::default(),
+        }
+    }
+}
+
+impl<T: Clone> RouteTable<T> {
+    /// Adds a pattern: `/x` exactly, `/x/*` for `/x` and all below, `/x/{id}` for one segment.
+    ///
+    /// # Errors
+    /// If the pattern is malformed, or if a route with the same pattern, host and an overlapping
+    /// method is there already.
+    pub fn insert(
+        &mut self,
+        hosts: &[Box<str>],
+        pattern: &str,
+        methods: &Methods,
+        target: &T,
+    ) -> Result<(), RouteError<T>> {
+        let candidate = Candidate {
+            methods: methods.clone(),
+            target: target.clone(),
+        };
+        if hosts.is_empty() {
+            return self.any_host.insert(pattern, candidate);
+        }
+        for host in hosts {
+            self.hosts
+                .entry(host.clone())
+                .or_default()
+                .insert(pattern, candidate.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Finds the target of a request. A host's own routes come first, those for any host after.
+    ///
+    /// # Errors
+    /// [`Reason::NoRoute`], or [`Reason::MethodNotAllowed`] if the path is there for other methods:
+    /// a less specific path does not step in, so that a route cannot be slipped past by its method.
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&T, Rejection> {
+        let own = if self.hosts.is_empty() {
+            None
+        } else {
+            self.hosts.get(host).and_then(|table| table.find(path))
+        };
+        let candidates = own
+            .or_else(|| self.any_host.find(path))
+            .ok_or(Reason::NoRoute)?;
+        candidates
+            .iter()
+            .find(|candidate| candidate.methods.contains(method))
+            .map(|candidate| &candidate.target)
+            .ok_or_else(|| Reason::MethodNotAllowed(allow(candidates)).into())
+    }
+}
+
+/// The `Allow` header (RFC 9110 §10.2.1) of a path.
+fn allow<T>(candidates: &[Candidate<T>]) -> Box<str> {
+    let mut methods: Vec<&str> = candidates
+        .iter()
+        .flat_map(|c| c.methods.0.iter().map(Method::as_str))
+        .collect();
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    methods.sort_unstable();
+    methods.dedup();
+    methods.join(", ").into_boxed_str()
+}
+
+// === impl PathTable ===
+
+impl<T> Default for PathTable<T> {
+    fn default() -> Self {
+        Self {
+            tree: matchit::Router::new(),
+            leaves: Vec::new(),
+            by_pattern: HashMap::new(),
+        }
+    }
+}
+
+impl<T: Clone> PathTable<T> {
+    fn find(&self, path: &str) -> Option<&Vec<Candidate<T>>> {
+        let matched = self.tree.at(path).ok()?;
+        self.leaves.get(*matched.value)
+    }
+
+    fn insert(&mut self, pattern: &str, candidate: Candidate<T>) -> Result<(), RouteError<T>> {
+        let (key, variants) = compile(pattern).map_err(RouteError::Pattern)?;
+        let leaf = match self.by_pattern.get(key.as_str()) {
+            Some(leaf) => *leaf,
+            None => {
+                let leaf = self.leaves.len();
+                for variant in variants {
+                    self.tree
+                        .insert(variant, leaf)
+                        .map_err(|error| RouteError::Pattern(error.to_string()))?;
+                }
+                self.leaves.push(Vec::new());
+                self.by_pattern.insert(key.into_boxed_str(), leaf);
+                leaf
+            }
+        };
+        let Some(candidates) = self.leaves.get_mut(leaf) else {
+            return Ok(());
+        };
+        if let Some(earlier) = candidates
+            .iter()
+            .find(|earlier| earlier.methods.shadow(&candidate.methods))
+        {
+            return Err(RouteError::Shadowed(earlier.target.clone()));
+        }
+        candidates.push(candidate);
+        Ok(())
+    }
+}
+
+/// Turns our pattern into the tree's: the pattern with anonymous parameters, and every path
+/// pattern that has to be inserted for it.
+fn compile(pattern: &str) -> Result<(String, Vec<String>), String> {
+    if !pattern.starts_with('/') {
+        return Err("a path starts with `/`".to_owned());
+    }
+    let mut parts = Vec::new();
+    let segments: Vec<&str> = pattern.split('/').skip(1).collect();
+    let last = segments.len().saturating_sub(1);
+    for (at, segment) in segments.iter().enumerate() {
+        match *segment {
+            "*" if at == last => {}
+            "" if at != last => return Err("a path has no empty segment".to_owned()),
+            _ if segment.starts_with('{') && segment.ends_with('}') && segment.len() > 2 => {
+                parts.push(format!("{{p{at}}}"));
+            }
+            _ if segment.contains(['*', '{', '}']) => {
+                return Err(
+                    "`*` stands alone at the end, `{name}` fills a whole segment".to_owned(),
+                );
+            }
+            _ => parts.push((*segment).to_owned()),
+        }
+    }
+    let base: String = parts.iter().map(|part| format!("/{part}")).collect();
+    if segments.last() == Some(&"*") {
+        let mut variants = vec![format!("{base}/{{*rest}}"), format!("{base}/")];
+        if !base.is_empty() {
+            variants.push(base.clone());
+        }
+        return Ok((format!("{base}/*"), variants));
+    }
+    Ok((base.clone(), vec![base]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Row = (
+        &'static str,
+        &'static [&'static str],
+        &'static [Method],
+        &'static str,
+    );
+
+    fn table(rows: &[Row]) -> RouteTable<&'static str> {
+        let mut table = RouteTable::default();
+        for (pattern, hosts, methods, name) in rows {
+            let hosts: Vec<Box<str>> = hosts.iter().map(|host| (*host).into()).collect();
+            table
+                .insert(&hosts, pattern, &Methods::new(methods.to_vec()), name)
+                .expect(name);
+        }
+        table
+    }
+
+    #[test]
+    fn the_most_specific_path_wins() {
+        let table = table(&[
+            ("/*", &[], &[], "all"),
+            ("/grants/*", &[], &[], "grants"),
+            ("/grants/health", &[], &[], "health"),
+            ("/users/{id}", &[], &[Method::GET, Method::PATCH], "user"),
+            ("/users/{name}", &[], &[Method::DELETE], "delete"),
+            ("/users", &[], &[Method::GET], "users"),
+            ("/admin", &["admin.example.com"], &[], "admin"),
+        ]);
+        for (host, path, method, expected) in [
+            ("a", "/", Method::GET, Ok("all")),
+            ("a", "/x/y", Method::GET, Ok("all")),
+            ("a", "/grants", Method::GET, Ok("grants")),
+            ("a", "/grants/", Method::GET, Ok("grants")),
+            ("a", "/grants/1/2", Method::POST, Ok("grants")),
+            ("a", "/grantsx", Method::GET, Ok("all")),
+            ("a", "/grants/health", Method::GET, Ok("health")),
+            ("a", "/users/7", Method::GET, Ok("user")),
+            ("a", "/users/7", Method::HEAD, Ok("user")),
+            ("a", "/users/7", Method::DELETE, Ok("delete")),
+            (
+                "a",
+                "/users/7",
+                Method::PUT,
+                Err(Reason::MethodNotAllowed("DELETE, GET, HEAD, PATCH".into())),
+            ),
+            ("a", "/users/7/x", Method::GET, Ok("all")),
+            ("a", "/admin", Method::GET, Ok("all")),
+            ("admin.example.com", "/admin", Method::GET, Ok("admin")),
+            ("admin.example.com", "/grants", Method::GET, Ok("grants")),
+        ] {
+            let found = table
+                .find(host, path, &method)
+                .copied()
+                .map_err(|rejection| rejection.reason);
+            assert_eq!(found, expected, "{method} {host}{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_catch_all_there_is_no_route() {
+        let table = table(&[("/grants/*", &[], &[], "grants")]);
+        assert_eq!(
+            table.find("a", "/x", &Method::GET).map_err(|r| r.reason),
+            Err(Reason::NoRoute)
+        );
+    }
+
+    #[test]
+    fn duplicates_are_found() {
+        let mut table = table(&[("/users/{id}", &[], &[Method::GET], "one")]);
+        let again = |table: &mut RouteTable<&'static str>, pattern: &str, methods: Vec<Method>| {
+            table.insert(&[], pattern, &Methods::new(methods), &"two")
+        };
+        assert_eq!(
+            again(&mut table, "/users/{other}", vec![Method::GET]),
+            Err(RouteError::Shadowed("one"))
+        );
+        assert_eq!(
+            again(&mut table, "/users/{id}", vec![Method::HEAD]),
+            Err(RouteError::Shadowed("one"))
+        );
+        assert_eq!(again(&mut table, "/users/{id}", vec![Method::PUT]), Ok(()));
+        assert_eq!(again(&mut table, "/users/{id}", vec![]), Ok(()));
+        assert_eq!(
+            again(&mut table, "/users/{id}", vec![Method::DELETE]),
+            Err(RouteError::Shadowed("two"))
+        );
+        for pattern in ["users", "/a*b", "/*/b", "/{}", "/a{b}", "/a//b"] {
+            assert!(
+                matches!(
+                    again(&mut table, pattern, vec![]),
+                    Err(RouteError::Pattern(_))
+                ),
+                "{pattern}"
+            );
+        }
+    }
+}

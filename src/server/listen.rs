@@ -1,0 +1,126 @@
+//! Listening sockets and the accept loop of each worker.
+
+use super::{Shared, Stage, connection};
+use futures_util::FutureExt as _;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that the kernel completes ahead of `accept`.
+const BACKLOG: i32 = 4096;
+
+/// Pause after `accept` fails, which is nearly always for want of file descriptors.
+const BREATHER: Duration = Duration::from_millis(50);
+
+/// A listening socket, not yet attached to a worker.
+#[derive(Debug)]
+pub struct Bound {
+    socket: std::net::TcpListener,
+    /// The address, with the port that was really given.
+    pub address: SocketAddr,
+}
+
+/// A listening socket of one worker.
+#[derive(Debug)]
+pub struct Listener {
+    socket: std::net::TcpListener,
+    /// The name in metrics.
+    name: Arc<str>,
+    worker: usize,
+}
+
+/// Binds an address. All workers accept from one socket, so that a second gateway on the same port
+/// is refused by the kernel, and a closing worker loses nobody's connection.
+///
+/// # Errors
+/// If the address cannot be had.
+pub fn bind(address: SocketAddr) -> io::Result<Bound> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    let socket: std::net::TcpListener = socket.into();
+    let address = socket.local_addr()?;
+    Ok(Bound { socket, address })
+}
+
+impl Bound {
+    /// The socket for the present runtime.
+    ///
+    /// # Errors
+    /// If it cannot be attached.
+    pub fn into_tokio(self) -> io::Result<TcpListener> {
+        TcpListener::from_std(self.socket)
+    }
+
+    /// The socket for one more worker.
+    ///
+    /// # Errors
+    /// If the socket cannot be duplicated.
+    pub fn for_worker(&self, worker: usize) -> io::Result<Listener> {
+        Ok(Listener {
+            socket: self.socket.try_clone()?,
+            name: self.address.to_string().into(),
+            worker,
+        })
+    }
+}
+
+/// Accepts until the gateway drains. Runs on the worker that serves the connections.
+///
+/// # Errors
+/// If the socket cannot be attached to the worker.
+pub async fn serve(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
+    let Listener {
+        socket,
+        name,
+        worker,
+    } = listener;
+    let socket = TcpListener::from_std(socket)?;
+    let gauge = shared
+        .observer
+        .metrics
+        .connections
+        .with_label_values(&[&*name]);
+    let start = |stream: TcpStream, peer: SocketAddr| {
+        tokio::spawn(connection::run(
+            stream,
+            peer,
+            worker,
+            Arc::clone(&shared),
+            gauge.clone(),
+        ));
+    };
+    while shared.drain.stage() < Stage::Draining {
+        let Some(bell) = shared.drain.bell(worker) else {
+            break;
+        };
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = bell.notified() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => start(stream, peer),
+            Err(error) => {
+                tracing::warn!(listener = %name, %error, "a connection could not be accepted");
+                tokio::time::sleep(BREATHER).await;
+            }
+        }
+    }
+    // Who has completed a connection by now is still served.
+    while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
+        start(stream, peer);
+    }
+    Ok(())
+}

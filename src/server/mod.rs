@@ -1,0 +1,26 @@
+//! Where clients connect: listeners, connections, and the way of each request through the gateway.
+
+mod connection;
+mod drain;
+mod listen;
+mod oauth;
+mod service;
+
+pub use drain::{Drain, Stage};
+pub use listen::{Bound, Listener, bind, serve};
+
+use crate::snapshot::Snapshot;
+use crate::telemetry::exchange::Observer;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration in force. A request loads it once.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Where exchanges are counted and written.
+    pub observer: Arc<Observer>,
+    /// Whether the gateway is stopping, and what is still open.
+    pub drain: Drain,
+}

@@ -1,0 +1,94 @@
+//! The rim of the OAuth surface: collects a body under its limit and deadline, asks
+//! [`crate::oauth`], and counts the outcome.
+
+use super::service;
+use crate::oauth::{self, OAuthError, Surface, TokenIssuer, TokenReply};
+use crate::proxy::ResponseBody;
+use crate::rejection::{Reason, Rejection};
+use crate::snapshot::{Mount, Snapshot};
+use crate::telemetry::exchange::Exchange;
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use std::time::{Duration, Instant};
+
+/// Serves `POST {prefix}/token`.
+pub(super) async fn token(
+    mount: &Mount,
+    snapshot: &Snapshot,
+    head: Parts,
+    body: Incoming,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let started = Instant::now();
+    let reply = match collect(body, &mount.surface, snapshot.limits.body_timeout).await {
+        Ok(body) => ask(mount, &head, body).await,
+        Err(Unread::TooLarge) => refused(OAuthError::BodyTooLarge, &mount.surface.realm),
+        Err(Unread::TooSlow) => return service::refuse(Reason::RequestTimeout.into(), exchange),
+        Err(Unread::Broken) => {
+            let rejection =
+                Rejection::noted(Reason::BadRequest, "the client broke off its request body");
+            return service::refuse(rejection, exchange);
+        }
+    };
+    let TokenReply {
+        response,
+        grant,
+        outcome,
+    } = reply;
+    let metrics = exchange.metrics();
+    let surface = &*mount.surface.name;
+    metrics
+        .oauth_requests_total
+        .with_label_values(&[surface, "token", grant, outcome])
+        .inc();
+    metrics
+        .oauth_request_duration_seconds
+        .with_label_values(&[surface, "token"])
+        .observe(started.elapsed().as_secs_f64());
+    exchange.status(response.status());
+    let id = exchange.request_id().clone();
+    service::own(response, id.to_str().unwrap_or_default(), Some(exchange))
+}
+
+async fn ask(mount: &Mount, head: &Parts, body: Bytes) -> TokenReply {
+    let endpoints = mount.provider.issuer.keys.endpoints();
+    let Some(token_endpoint) = endpoints.and_then(|endpoints| endpoints.token.clone()) else {
+        let realm = &mount.surface.realm;
+        tracing::warn!(surface = %mount.surface.name, "the issuer's token endpoint is not known yet");
+        return refused(OAuthError::IssuerUnknown, realm);
+    };
+    let issuer = TokenIssuer {
+        outbound: mount.provider.outbound().clone(),
+        token_endpoint,
+    };
+    oauth::token(&mount.surface, &issuer, head, body).await
+}
+
+/// A refusal from before the grant is known.
+fn refused(error: OAuthError, realm: &str) -> TokenReply {
+    TokenReply {
+        response: error.response(realm),
+        grant: oauth::grant::UNKNOWN_GRANT,
+        outcome: error.outcome().as_str(),
+    }
+}
+
+/// Why a body could not be read.
+enum Unread {
+    TooLarge,
+    TooSlow,
+    Broken,
+}
+
+async fn collect(body: Incoming, surface: &Surface, patience: Duration) -> Result<Bytes, Unread> {
+    let limit = usize::try_from(surface.max_body).unwrap_or(usize::MAX);
+    match pingora_timeout::timeout(patience, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
+        Ok(Err(_)) => Err(Unread::Broken),
+        Err(_) => Err(Unread::TooSlow),
+    }
+}

@@ -1,0 +1,149 @@
+//! From the file to its meaning, or to every mistake in it.
+
+use super::{Limits, Snapshot, issuers, routes, upstreams};
+use crate::at;
+use crate::authn::Issuers;
+use crate::authn::cache::VerifiedTokens;
+use crate::config::{self, ConfigErrors, KeyPath, LogFormat, Mistake, Parsed};
+use crate::headers::IdentityGuard;
+use crate::request::TrustedProxies;
+use crate::route::RouteTable;
+use crate::telemetry::access_log::AccessPolicy;
+use crate::telemetry::log;
+use crate::telemetry::metrics::Metrics;
+use std::sync::Arc;
+
+/// What outlives a snapshot.
+#[derive(Debug, Clone)]
+pub struct Env {
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// Tokens that have been verified.
+    pub tokens: Arc<VerifiedTokens>,
+    /// The snapshot before, if there is one.
+    pub previous: Option<Arc<Snapshot>>,
+}
+
+/// Compiles a file.
+///
+/// # Errors
+/// Every mistake in it: those of its form and those of its meaning.
+pub fn compile(parsed: Parsed, env: &Env) -> Result<Snapshot, ConfigErrors> {
+    let Parsed {
+        config,
+        source,
+        mut mistakes,
+    } = parsed;
+    let snapshot = build(config, env, &mut mistakes);
+    match snapshot {
+        Some(snapshot) if mistakes.is_empty() => Ok(snapshot),
+        _ => Err(source.report(mistakes)),
+    }
+}
+
+/// `None` only if mistakes were found.
+fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Option<Snapshot> {
+    let limits = limits(&config.server, mistakes);
+    let providers = issuers::build(&config, env, mistakes);
+    let upstreams = upstreams::build(&config, env, mistakes);
+    let mut table = RouteTable::default();
+    routes::mount(&config, env, &providers, &mut table, mistakes);
+    routes::build(&config, env, &upstreams, &mut table, mistakes);
+    if !mistakes.is_empty() {
+        return None;
+    }
+    let unknown = env.metrics.issuer(&"-".into());
+    let list: Vec<_> = providers
+        .iter()
+        .map(|provider| Arc::clone(&provider.issuer))
+        .collect();
+    let mapped = list
+        .iter()
+        .flat_map(|issuer| issuer.rules.headers.iter().map(|(name, _)| name));
+    Some(Snapshot {
+        limits,
+        trusted: TrustedProxies::new(config.server.trusted_proxies.iter().copied()),
+        routes: table,
+        guard: IdentityGuard::new(mapped),
+        issuers: Issuers::new(list.clone(), unknown),
+        providers,
+        tokens: Arc::clone(&env.tokens),
+        upstreams,
+        access_policy: access_policy(&config.log),
+        outside: Arc::new(env.metrics.route(&"-".into())),
+        config,
+    })
+}
+
+fn limits(server: &config::Server, mistakes: &mut Vec<Mistake>) -> Limits {
+    if server.listen.is_empty() {
+        mistakes.push(
+            Mistake::value(at!["server", "listen"], "there is nothing to listen on")
+                .hint("write [\"0.0.0.0:8080\"]"),
+        );
+    }
+    let mut positive = |key: &str, fine: bool, what: &str| {
+        if !fine {
+            mistakes.push(Mistake::value(
+                at!["server", key],
+                format!("{what} of zero would refuse every request"),
+            ));
+        }
+    };
+    positive("max_connections", server.max_connections > 0, "a number");
+    positive("max_headers", server.max_headers > 0, "a number");
+    positive("header_timeout", !server.header_timeout.is_zero(), "a time");
+    positive("idle_timeout", !server.idle_timeout.is_zero(), "a time");
+    positive("body_timeout", !server.body_timeout.is_zero(), "a time");
+    if server.max_header_bytes.bytes() < 8 << 10 {
+        let mistake = Mistake::value(
+            at!["server", "max_header_bytes"],
+            "a request head needs room for a token",
+        );
+        mistakes.push(mistake.hint("write \"8KiB\" or more"));
+    }
+    Limits {
+        listen: server.listen.iter().map(|address| address.0).collect(),
+        max_connections: server.max_connections,
+        header_timeout: server.header_timeout.get(),
+        idle_timeout: server.idle_timeout.get(),
+        body_timeout: server.body_timeout.get(),
+        max_header_bytes: server.max_header_bytes.as_usize(),
+        max_headers: server.max_headers,
+        drain_delay: server.drain_delay.get(),
+        drain_timeout: server.drain_timeout.get(),
+    }
+}
+
+fn access_policy(config: &config::Log) -> AccessPolicy {
+    let format = match config.format {
+        LogFormat::Json => log::LogFormat::Json,
+        LogFormat::Text => log::LogFormat::Text,
+    };
+    AccessPolicy {
+        enabled: config.access,
+        format,
+        sample: config.sample.fraction(),
+    }
+}
+
+/// A reference to something that does not exist, with the nearest name that does.
+pub(super) fn dangling<'n>(
+    at: KeyPath,
+    kind: &str,
+    name: &str,
+    known: impl Iterator<Item = &'n String> + Clone,
+) -> Mistake {
+    let mistake =
+        Mistake::value(at, format!("there is no [{kind}.{name}]")).concerns(at![kind, name]);
+    match config::suggest(name, known.clone().map(String::as_str)) {
+        Some(near) => mistake.hint(format!("did you mean `{near}`?")),
+        None => {
+            let all: Vec<&str> = known.map(String::as_str).collect();
+            match all.as_slice() {
+                [] => mistake.hint(format!("add a table [{kind}.{name}]")),
+                all => mistake.hint(format!("there is: {}", all.join(", "))),
+            }
+        }
+    }
+}

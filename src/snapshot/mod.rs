@@ -1,0 +1,158 @@
+//! The configuration as it is meant: references followed, patterns compiled, metrics resolved.
+//!
+//! A [`Snapshot`] never changes. [`compile`] makes one out of a file, or names every mistake. What
+//! has not changed since the snapshot before is taken over from it, so that keys, verified tokens
+//! and idle connections outlive a reload.
+
+mod compile;
+mod issuers;
+mod routes;
+mod upstreams;
+
+pub use compile::{Env, compile};
+
+use crate::authn::Issuers;
+use crate::authn::cache::VerifiedTokens;
+use crate::authz::AccessRules;
+use crate::config::{self, Config};
+use crate::headers::{HeaderRules, IdentityGuard};
+use crate::keys::fetch;
+use crate::oauth::Surface;
+use crate::outbound::Outbound;
+use crate::request::TrustedProxies;
+use crate::route::RouteTable;
+use crate::telemetry::access_log::AccessPolicy;
+use crate::telemetry::metrics::RouteMetrics;
+use crate::upstream::Upstream;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that a request needs to know of the configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The file that this snapshot was made of.
+    pub config: Config,
+    /// What one client may ask of the gateway.
+    pub limits: Limits,
+    /// Whose `X-Forwarded-*` are believed.
+    pub trusted: TrustedProxies,
+    /// Where requests go.
+    pub routes: RouteTable<Target>,
+    /// Whose tokens are accepted.
+    pub issuers: Issuers,
+    /// The same issuers, with what the background tasks need.
+    pub providers: Vec<Provider>,
+    /// Tokens that have been verified; shared by all snapshots of a process.
+    pub tokens: Arc<VerifiedTokens>,
+    /// The headers that only the gateway sets.
+    pub guard: IdentityGuard,
+    /// The upstreams by name.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// What goes to the access log.
+    pub access_policy: AccessPolicy,
+    /// Metrics of requests that no route took.
+    pub outside: Arc<RouteMetrics>,
+}
+
+/// Limits and deadlines: `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Where to listen.
+    pub listen: Vec<SocketAddr>,
+    /// Open connections in all.
+    pub max_connections: usize,
+    /// A whole request head.
+    pub header_timeout: Duration,
+    /// Between requests of a connection.
+    pub idle_timeout: Duration,
+    /// Between two reads of a request body.
+    pub body_timeout: Duration,
+    /// Bytes in a request head.
+    pub max_header_bytes: usize,
+    /// Header fields in a request head.
+    pub max_headers: usize,
+    /// From the decision to stop until no new connections are accepted.
+    pub drain_delay: Duration,
+    /// From then until requests in flight are cut.
+    pub drain_timeout: Duration,
+}
+
+/// Where a path leads.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// To an upstream.
+    Route(Arc<Route>),
+    /// To the token endpoint of an OAuth surface.
+    Token(Arc<Mount>),
+}
+
+/// A route: `[[route]]`.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it asks of callers.
+    pub access: AccessRules,
+    /// Where it leads.
+    pub upstream: Arc<Upstream>,
+    /// Whether the upstream gets the caller's token.
+    pub forward_token: bool,
+    /// Taken off the path before it is sent upstream.
+    pub strip_prefix: Box<str>,
+    /// For the whole exchange; `None`: as long as it takes.
+    pub timeout: Option<Duration>,
+    /// Largest request body in bytes.
+    pub max_body: u64,
+    /// Changes to the request's headers.
+    pub request_headers: HeaderRules,
+    /// Changes to the response's headers.
+    pub response_headers: HeaderRules,
+    /// Its metrics.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// An OAuth surface where it is mounted: `[oauth.*]`.
+#[derive(Debug)]
+pub struct Mount {
+    /// The rules of the surface.
+    pub surface: Surface,
+    /// The path of its token endpoint.
+    pub token_path: Box<str>,
+    /// The issuer that it speaks for.
+    pub provider: Provider,
+    /// Its metrics as a route.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// An issuer with what it takes to talk to it.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// Its rules and keys.
+    pub issuer: Arc<crate::authn::Issuer>,
+    /// What the fetcher needs.
+    pub source: fetch::Source,
+    /// The table it was made of, to see on a reload what has changed.
+    config: config::Issuer,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// The name of the route or surface.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Route(route) => &route.name,
+            Self::Token(mount) => &mount.surface.name,
+        }
+    }
+}
+
+// === impl Provider ===
+
+impl Provider {
+    /// The client for calls to the issuer.
+    pub fn outbound(&self) -> &Outbound {
+        &self.source.outbound
+    }
+}

@@ -1,0 +1,212 @@
+//! One exchange from head to last byte. However it ends, dropping it writes the access record and
+//! counts it: no way out can forget to.
+
+use super::access_log::{self, AccessLog, AccessPolicy, Record};
+use super::metrics::{Metrics, RouteMetrics};
+use crate::identity::Identity;
+use crate::rejection::{Reason, Rejection};
+use http::header::HOST;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, Uri};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Where exchanges are counted and written.
+#[derive(Debug)]
+pub struct Observer {
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// The access log.
+    pub access_log: AccessLog,
+}
+
+/// What is known of an exchange so far.
+#[derive(Debug)]
+pub struct Exchange {
+    observer: Arc<Observer>,
+    policy: AccessPolicy,
+    started: Instant,
+    client: IpAddr,
+    method: Method,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    request_id: HeaderValue,
+    route: Arc<RouteMetrics>,
+    identity: Option<Arc<Identity>>,
+    rejection: Option<Rejection>,
+    upstream: Option<Arc<str>>,
+    status: StatusCode,
+    sent_upstream: Option<Duration>,
+    answered_upstream: Option<Duration>,
+    retries: u32,
+    request_bytes: Option<Arc<AtomicU64>>,
+    response_bytes: u64,
+    complete: bool,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Begins with a head. `outside` are the metrics until a route is found.
+    pub fn begin(
+        observer: &Arc<Observer>,
+        policy: AccessPolicy,
+        head: &Parts,
+        client: IpAddr,
+        request_id: HeaderValue,
+        outside: &Arc<RouteMetrics>,
+    ) -> Box<Self> {
+        observer.metrics.requests_in_flight.inc();
+        Box::new(Self {
+            observer: Arc::clone(observer),
+            policy,
+            started: Instant::now(),
+            client,
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            host: head.headers.get(HOST).cloned(),
+            request_id,
+            route: Arc::clone(outside),
+            identity: None,
+            rejection: None,
+            upstream: None,
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            sent_upstream: None,
+            answered_upstream: None,
+            retries: 0,
+            request_bytes: None,
+            response_bytes: 0,
+            complete: false,
+        })
+    }
+
+    /// The id of this exchange.
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// All metrics, for what is counted besides the exchange itself.
+    pub fn metrics(&self) -> &Metrics {
+        &self.observer.metrics
+    }
+
+    /// The client's address turned out to be another than the peer's.
+    pub fn client(&mut self, client: IpAddr) {
+        self.client = client;
+    }
+
+    /// The route was found.
+    pub fn routed(&mut self, route: &Arc<RouteMetrics>) {
+        self.route = Arc::clone(route);
+    }
+
+    /// The caller is known.
+    pub fn identified(&mut self, identity: &Arc<Identity>) {
+        self.identity = Some(Arc::clone(identity));
+    }
+
+    /// The request was refused.
+    pub fn refused(&mut self, rejection: Rejection) {
+        self.rejection = Some(rejection);
+    }
+
+    /// The request goes to an upstream; `bytes` counts its body.
+    pub fn sent(&mut self, upstream: &Arc<str>, bytes: Option<Arc<AtomicU64>>) {
+        self.upstream = Some(Arc::clone(upstream));
+        self.sent_upstream = Some(self.started.elapsed());
+        self.request_bytes = bytes;
+    }
+
+    /// The request is sent once more.
+    pub fn retried(&mut self) {
+        self.retries += 1;
+    }
+
+    /// The head of the upstream's response is there. Returns how long it took.
+    pub fn upstream_answered(&mut self) -> Duration {
+        let now = self.started.elapsed();
+        self.answered_upstream = Some(now);
+        now.saturating_sub(self.sent_upstream.unwrap_or(now))
+    }
+
+    /// The status that the client gets.
+    pub fn status(&mut self, status: StatusCode) {
+        self.status = status;
+    }
+
+    /// Bytes of the response body went out.
+    pub fn wrote(&mut self, bytes: usize) {
+        self.response_bytes += bytes as u64;
+    }
+
+    /// The response ended as it should.
+    pub fn completed(&mut self) {
+        self.complete = true;
+    }
+
+    fn record(&self, total: Duration) -> Record<'_> {
+        let sent = self.sent_upstream.unwrap_or(total);
+        let answered = self.answered_upstream.unwrap_or(total);
+        Record {
+            time: access_log::timestamp(),
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            client: self.client,
+            method: self.method.as_str(),
+            host: self
+                .host
+                .as_ref()
+                .and_then(|host| host.to_str().ok())
+                .unwrap_or_default(),
+            path: self.uri.path(),
+            route: self.route.name(),
+            status: self.status.as_u16(),
+            reason: self
+                .rejection
+                .as_ref()
+                .map(|rejection| rejection.reason.as_str()),
+            note: self
+                .rejection
+                .as_ref()
+                .and_then(|rejection| rejection.note.as_deref()),
+            issuer: self.identity.as_ref().map(|identity| &*identity.issuer),
+            subject: self
+                .identity
+                .as_ref()
+                .and_then(|identity| identity.subject()),
+            upstream: self.upstream.as_deref(),
+            duration: total.as_secs_f64(),
+            upstream_duration: answered.saturating_sub(sent).as_secs_f64(),
+            own_duration: sent.as_secs_f64(),
+            retries: self.retries,
+            request_bytes: self
+                .request_bytes
+                .as_ref()
+                .map_or(0, |bytes| bytes.load(Relaxed)),
+            response_bytes: self.response_bytes,
+            aborted: !self.complete,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.rejection = Some(Rejection::noted(Reason::Internal, "a panic"));
+        }
+        let total = self.started.elapsed();
+        let metrics = &self.observer.metrics;
+        metrics.requests_in_flight.dec();
+        self.route.answered(&self.method, self.status);
+        self.route.duration.observe(total.as_secs_f64());
+        if let Some(Rejection { reason, .. }) = &self.rejection {
+            self.route.refused(reason);
+        }
+        if self.policy.enabled {
+            self.observer
+                .access_log
+                .write(self.policy, &self.record(total));
+        }
+    }
+}

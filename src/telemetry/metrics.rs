@@ -1,0 +1,290 @@
+//! All metrics, declared once. The doc comment of a field is its help text.
+//!
+//! Labels are bounded: routes, upstreams, issuers and surfaces come from the configuration, methods
+//! and reasons from fixed lists. What a request needs is resolved when a snapshot is built
+//! ([`RouteMetrics`] and its like), so that the hot path only adds to atomics.
+
+use crate::rejection::Reason;
+use http::{Method, StatusCode};
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use std::sync::{Arc, OnceLock};
+
+/// Upper bounds in seconds: from well under a cached hop to the longest sensible wait.
+const BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
+];
+
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ident [$($label:literal),*],)+) => {
+        /// Every metric of the gateway, with the registry that exposes it.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: $kind,)+
+        }
+
+        impl Metrics {
+            fn declare(registry: Registry) -> prometheus::Result<Self> {
+                Ok(Self {
+                    $($field: {
+                        let help = concat!($($help),+).trim();
+                        let metric = <$kind as Declare>::declare(stringify!($field), help, &[$($label),*])?;
+                        registry.register(Box::new(metric.clone()))?;
+                        metric
+                    },)+
+                    registry,
+                })
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Requests answered, by route, method and status.
+    requests_total: IntCounterVec ["route", "method", "code"],
+    /// Seconds from the head of a request to the end of its response.
+    request_duration_seconds: HistogramVec ["route"],
+    /// Seconds from sending a request upstream to the head of the response.
+    upstream_request_duration_seconds: HistogramVec ["upstream"],
+    /// Requests being worked on.
+    requests_in_flight: IntGauge [],
+    /// Open connections from clients.
+    connections: IntGaugeVec ["listener"],
+    /// Tokens judged, by issuer, outcome (accepted or refused) and reason.
+    auth_decisions_total: IntCounterVec ["issuer", "outcome", "reason"],
+    /// Requests refused, by route and reason.
+    rejections_total: IntCounterVec ["route", "reason"],
+    /// Lookups in the cache of verified tokens, by result (hit or miss).
+    verified_token_cache_requests_total: IntCounterVec ["result"],
+    /// Fetches of an issuer's keys, by result (ok or error).
+    jwks_fetches_total: IntCounterVec ["issuer", "result"],
+    /// Unix time of the last good fetch of an issuer's keys.
+    jwks_last_success_timestamp_seconds: IntGaugeVec ["issuer"],
+    /// Usable keys of an issuer.
+    jwks_keys: IntGaugeVec ["issuer"],
+    /// Requests to the OAuth surface, by endpoint, grant and outcome.
+    oauth_requests_total: IntCounterVec ["surface", "endpoint", "grant", "outcome"],
+    /// Seconds that a request to the OAuth surface took, the issuer included.
+    oauth_request_duration_seconds: HistogramVec ["surface", "endpoint"],
+    /// Whether the last reload of the configuration succeeded (1) or failed (0).
+    config_last_reload_successful: IntGauge [],
+    /// Unix time of the last successful reload of the configuration.
+    config_last_reload_success_timestamp_seconds: Gauge [],
+    /// Always 1; the labels say what is running.
+    build_info: GaugeVec ["version", "revision"],
+}
+
+/// How a kind of metric is made.
+trait Declare: Sized + Collector + Clone {
+    fn declare(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self>;
+}
+
+macro_rules! declare {
+    ($($kind:ident: |$opts:ident, $labels:ident| $make:expr;)+) => {
+        $(impl Declare for $kind {
+            fn declare(name: &str, help: &str, $labels: &[&str]) -> prometheus::Result<Self> {
+                let $opts = Opts::new(name, help).namespace("gateway");
+                $make
+            }
+        })+
+    };
+}
+
+declare! {
+    IntCounterVec: |opts, labels| Self::new(opts, labels);
+    IntGaugeVec: |opts, labels| Self::new(opts, labels);
+    GaugeVec: |opts, labels| Self::new(opts, labels);
+    IntGauge: |opts, _labels| Self::with_opts(opts);
+    Gauge: |opts, _labels| Self::with_opts(opts);
+    HistogramVec: |opts, labels| Self::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels);
+}
+
+/// The metrics of one route, resolved once.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    all: Arc<Metrics>,
+    name: Arc<str>,
+    /// Seconds per request.
+    pub duration: Histogram,
+    requests: [OnceLock<Box<CodeTable>>; METHODS.len() + 1],
+    rejections: [OnceLock<IntCounter>; Reason::COUNT],
+}
+
+/// A counter for each status from 100 to 599.
+type CodeTable = [OnceLock<IntCounter>; 500];
+
+/// Methods that have a label of their own; any other counts as `other`.
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
+/// The metrics of one issuer.
+#[derive(Debug, Clone)]
+pub struct IssuerMetrics {
+    all: Arc<Metrics>,
+    name: Arc<str>,
+    /// Tokens accepted.
+    pub accepted: IntCounter,
+}
+
+/// The metrics of the cache of verified tokens.
+#[derive(Debug, Clone)]
+pub struct TokenCacheMetrics {
+    /// Tokens recognised.
+    pub hit: IntCounter,
+    /// Tokens that had to be verified.
+    pub miss: IntCounter,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Fresh metrics in a registry of their own.
+    ///
+    /// # Errors
+    /// If two metrics share a name: a mistake in this file.
+    pub fn new(version: &str, revision: &str) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process))?;
+        let metrics = Self::declare(registry)?;
+        metrics
+            .build_info
+            .with_label_values(&[version, revision])
+            .set(1.0);
+        Ok(metrics)
+    }
+
+    /// All metrics in the Prometheus text format.
+    ///
+    /// # Errors
+    /// If a metric cannot be written as text.
+    pub fn render(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// The metrics of a route, or of what happens outside all routes.
+    pub fn route(self: &Arc<Self>, name: &Arc<str>) -> RouteMetrics {
+        RouteMetrics {
+            all: Arc::clone(self),
+            name: Arc::clone(name),
+            duration: self.request_duration_seconds.with_label_values(&[&**name]),
+            requests: [const { OnceLock::new() }; METHODS.len() + 1],
+            rejections: [const { OnceLock::new() }; Reason::COUNT],
+        }
+    }
+
+    /// The metrics of an issuer.
+    pub fn issuer(self: &Arc<Self>, name: &Arc<str>) -> IssuerMetrics {
+        IssuerMetrics {
+            all: Arc::clone(self),
+            name: Arc::clone(name),
+            accepted: self
+                .auth_decisions_total
+                .with_label_values(&[&**name, "accepted", "ok"]),
+        }
+    }
+
+    /// The metrics of the cache of verified tokens.
+    pub fn token_cache(&self) -> TokenCacheMetrics {
+        let of = |result: &str| {
+            self.verified_token_cache_requests_total
+                .with_label_values(&[result])
+        };
+        TokenCacheMetrics {
+            hit: of("hit"),
+            miss: of("miss"),
+        }
+    }
+}
+
+// === impl RouteMetrics ===
+
+impl RouteMetrics {
+    /// The route's name, as in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts an answered request.
+    pub fn answered(&self, method: &Method, status: StatusCode) {
+        let at = METHODS
+            .iter()
+            .position(|known| known == method)
+            .unwrap_or(METHODS.len());
+        let code = usize::from(status.as_u16()).saturating_sub(100);
+        let Some(table) = self.requests.get(at) else {
+            return;
+        };
+        let table = table.get_or_init(|| Box::new([const { OnceLock::new() }; 500]));
+        let Some(cell) = table.get(code) else { return };
+        cell.get_or_init(|| {
+            let method = METHODS.get(at).map_or("other", Method::as_str);
+            self.all
+                .requests_total
+                .with_label_values(&[&*self.name, method, status.as_str()])
+        })
+        .inc();
+    }
+
+    /// Counts a refused request.
+    pub fn refused(&self, reason: &Reason) {
+        let Some(cell) = self.rejections.get(reason.index()) else {
+            return;
+        };
+        cell.get_or_init(|| {
+            self.all
+                .rejections_total
+                .with_label_values(&[&*self.name, reason.as_str()])
+        })
+        .inc();
+    }
+}
+
+// === impl IssuerMetrics ===
+
+impl IssuerMetrics {
+    /// Counts a refused token.
+    pub fn refused(&self, reason: &Reason) {
+        self.all
+            .auth_decisions_total
+            .with_label_values(&[&*self.name, "refused", reason.as_str()])
+            .inc();
+    }
+
+    /// Notes a good fetch of keys.
+    pub fn keys_fetched(&self, keys: usize, at: i64) {
+        let name: &str = &self.name;
+        self.all
+            .jwks_fetches_total
+            .with_label_values(&[name, "ok"])
+            .inc();
+        self.all
+            .jwks_keys
+            .with_label_values(&[name])
+            .set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.all
+            .jwks_last_success_timestamp_seconds
+            .with_label_values(&[name])
+            .set(at);
+    }
+
+    /// Notes a failed fetch of keys.
+    pub fn keys_failed(&self) {
+        self.all
+            .jwks_fetches_total
+            .with_label_values(&[&*self.name, "error"])
+            .inc();
+    }
+}
