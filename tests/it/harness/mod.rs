@@ -1,0 +1,224 @@
+//! Starts a world for a test: issuer, upstream and gateway on free ports, and ends it when dropped.
+
+mod client;
+mod log;
+mod raw;
+
+pub use client::{Reply, Request, request};
+pub use log::LogSink;
+pub use raw::Raw;
+
+use bonterra_gateway::app::App;
+use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
+use bonterra_gateway::demo::echo::Echo;
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longer than anything here may take; only a hang reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The gateway with its file and its access log.
+pub struct Gateway {
+    pub app: App,
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub log: LogSink,
+    folder: TempDir,
+}
+
+/// Issuer, upstream and gateway.
+pub struct World {
+    pub auth: BonterraAuth,
+    pub echo: Echo,
+    pub gateway: Gateway,
+}
+
+/// The configuration of most tests. `ISSUER` and `ECHO` stand for addresses that are only known
+/// when the parts have started.
+pub const CONFIG: &str = r#"
+[server]
+listen = ["127.0.0.1:0"]
+workers = 1
+drain_delay = "0s"
+drain_timeout = "5s"
+
+[admin]
+listen = "127.0.0.1:0"
+
+[issuer.bonterra]
+url = "ISSUER"
+audiences = ["https://api.bonterra.network"]
+
+[issuer.bonterra.jwks]
+cooldown = "1s"
+min_ttl = "1s"
+
+[oauth.bonterra]
+issuer = "bonterra"
+
+[upstream.echo]
+servers = ["ECHO"]
+
+[[route]]
+name = "grants"
+path = "/grants/*"
+upstream = "echo"
+claims = { "urn:bonterra:claims:is_bonterra_grants" = true }
+
+[[route]]
+name = "scoped"
+path = "/scoped/*"
+methods = ["GET", "POST"]
+upstream = "echo"
+scopes = ["read:grants", "write:grants"]
+
+[[route]]
+name = "optional"
+path = "/optional/*"
+upstream = "echo"
+auth = "optional"
+
+[[route]]
+name = "public"
+path = "/public/*"
+upstream = "echo"
+auth = "none"
+"#;
+
+// === impl World ===
+
+impl World {
+    /// A world with [`CONFIG`], ready.
+    pub async fn start() -> Self {
+        Self::with(CONFIG).await
+    }
+
+    /// A world with another configuration, ready.
+    pub async fn with(config: &str) -> Self {
+        Self::of(AuthOptions::default(), config).await
+    }
+
+    /// A world with another issuer and configuration, ready.
+    pub async fn of(options: AuthOptions, config: &str) -> Self {
+        let auth = BonterraAuth::start(options).await.expect("issuer");
+        let echo = Echo::start(local()).await.expect("upstream");
+        let config = config.replace("ISSUER", auth.issuer()).replace("ECHO", &echo.url());
+        let gateway = Gateway::start(&config).await;
+        within("ready", gateway.app.ready()).await;
+        Self { auth, echo, gateway }
+    }
+
+    /// A request to the gateway.
+    pub fn get(&self, path: &str) -> Request {
+        request(self.gateway.address, "GET", path)
+    }
+
+    /// A request to the gateway.
+    pub fn post(&self, path: &str) -> Request {
+        request(self.gateway.address, "POST", path)
+    }
+
+    /// A GET with a good token.
+    pub fn authorized(&self, path: &str) -> Request {
+        self.get(path).bearer(&self.auth.token())
+    }
+
+    /// A token with some claims changed; `null` removes one.
+    pub fn token_with(&self, changes: Value) -> String {
+        let mut claims = self.auth.claims();
+        let (Value::Object(claims_map), Value::Object(changes)) = (&mut claims, changes) else {
+            panic!("claims are objects");
+        };
+        for (name, value) in changes {
+            match value {
+                Value::Null => drop(claims_map.remove(&name)),
+                value => drop(claims_map.insert(name, value)),
+            }
+        }
+        self.auth.mint(&claims)
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// A gateway with this file, not necessarily ready.
+    pub async fn start(config: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, config).expect("written");
+        let log = LogSink::default();
+        let app = match App::start(path, log.clone()).await {
+            Ok(app) => app,
+            Err(error) => panic!("the gateway does not start:\n{error}"),
+        };
+        let address = *app.addresses.first().expect("a listener");
+        Self { address, admin: app.admin, app, log, folder }
+    }
+
+    /// The gateway's file.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("gateway.toml")
+    }
+
+    /// A request to the admin listener.
+    pub async fn admin(&self, method: &str, path: &str) -> Reply {
+        request(self.admin, method, path).send().await
+    }
+
+    /// The value of a metric, written as in the exposition: `gateway_x{a="b"}`. 0 if absent.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.admin("GET", "/metrics").await.text();
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+            .unwrap_or(0.0)
+    }
+}
+
+/// Port 0 on loopback.
+pub fn local() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+/// An address where nobody listens.
+pub fn nobody() -> SocketAddr {
+    let listener = std::net::TcpListener::bind(local()).expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+/// Waits for something that has to come.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}
+
+/// Asks again and again until the answer is yes. For state that changes in the background.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Checks a refusal as DESIGN §4 has it: status, problem body, reason; and that log and metric say
+/// the same.
+pub async fn assert_refused(gateway: &Gateway, reply: &Reply, status: u16, reason: &str, route: &str) {
+    assert_eq!(reply.status, status, "{}", reply.text());
+    assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+    let problem = reply.json();
+    assert_eq!(problem["reason"], json!(reason));
+    assert_eq!(problem["status"], json!(status));
+    let id = problem["request_id"].as_str().expect("an id").to_owned();
+    assert_eq!(reply.header("x-request-id"), Some(id.as_str()));
+    let record = gateway.log.record(&id).await;
+    assert_eq!(record["reason"], json!(reason), "{record}");
+    assert_eq!(record["route"], json!(route), "{record}");
+    let series = format!("gateway_rejections_total{{reason=\"{reason}\",route=\"{route}\"}}");
+    assert!(gateway.metric(&series).await >= 1.0, "{series}");
+}

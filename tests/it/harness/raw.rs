@@ -1,0 +1,67 @@
+//! A bare socket, for what a client library would tidy up.
+
+use super::within;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A connection that sends bytes as they are.
+pub struct Raw {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Raw {
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self { stream: TcpStream::connect(address).await.expect("connected"), unread: Vec::new() }
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.expect("sent");
+    }
+
+    /// Reads one reply with a Content-Length body (or none); head and body as text.
+    pub async fn reply(&mut self) -> (String, String) {
+        within("a reply", async {
+            let head_end = loop {
+                if let Some(end) = find(&self.unread, b"\r\n\r\n") {
+                    break end + 4;
+                }
+                assert!(self.read_some().await > 0, "closed in the head: {:?}", String::from_utf8_lossy(&self.unread));
+            };
+            let head = String::from_utf8_lossy(&self.unread[..head_end]).into_owned();
+            let length = head
+                .lines()
+                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok())
+                .unwrap_or(0);
+            while self.unread.len() < head_end + length {
+                assert!(self.read_some().await > 0, "closed in the body");
+            }
+            let body = String::from_utf8_lossy(&self.unread[head_end..head_end + length]).into_owned();
+            self.unread.drain(..head_end + length);
+            (head, body)
+        })
+        .await
+    }
+
+    /// Everything until the other side closes.
+    pub async fn rest(&mut self) -> String {
+        within("the end of the connection", async {
+            // A reset is an end too.
+            while self.read_some().await > 0 {}
+            String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+        })
+        .await
+    }
+
+    async fn read_some(&mut self) -> usize {
+        let mut buffer = vec![0; 64 * 1024];
+        let read = self.stream.read(&mut buffer).await.unwrap_or(0);
+        self.unread.extend_from_slice(&buffer[..read]);
+        read
+    }
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}

@@ -1,0 +1,7 @@
+//! Black-box tests: a gateway, a simulated Bonterra Auth with real keys, and an upstream, all in
+//! this process, driven through real sockets on loopback. One binary, one file a capability.
+
+#![forbid(unsafe_code)]
+
+mod harness;
+mod smoke;
