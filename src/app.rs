@@ -23,14 +23,6 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing_appender::non_blocking::WorkerGuard;
 
-/// The version with the revision that it was built from.
-pub const VERSION: &str = concat!(
-    env!("CARGO_PKG_VERSION"),
-    " (",
-    env!("GATEWAY_REVISION"),
-    ")"
-);
-
 /// How often workers close connections that have been idle for too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 

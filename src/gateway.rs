@@ -26,6 +26,8 @@ pub enum Decision {
     Admitted(Admission),
     /// It is for the gateway's own OAuth surface.
     OAuth(Arc<Mount>),
+    /// It asks where tokens for this resource come from (RFC 9728).
+    Metadata,
     /// Keys have to be fetched first; then ask again.
     NeedKeys(Arc<Route>, Arc<Issuer>),
     /// It is refused, by this route if one was found.
@@ -37,6 +39,7 @@ pub fn admit(snapshot: &Snapshot, view: &RequestView<'_>, now: UnixSeconds) -> D
     let route = match snapshot.routes.find(&view.host, &view.path, view.method) {
         Ok(Target::Route(route)) => Arc::clone(route),
         Ok(Target::Token(mount)) => return Decision::OAuth(Arc::clone(mount)),
+        Ok(Target::Metadata) => return Decision::Metadata,
         Err(rejection) => return Decision::Refused(None, rejection),
     };
     match check(snapshot, &route, view, now) {

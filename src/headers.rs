@@ -4,15 +4,10 @@
 use crate::identity::Identity;
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
-use bytes::BytesMut;
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, DATE, EXPECT, FORWARDED, HOST, HeaderMap,
-    HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use bytes::Bytes;
+use http::header::{CONNECTION, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 /// The name by which the gateway signs `Via`.
@@ -24,38 +19,53 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// What proxies say of a request, `-User` and `-Prefix` among it, begins like this.
 const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 bonterra-gateway");
 
 /// RFC 9110 §7.6.1, and the ones from before it. Both directions.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Fields by which clients tell some frameworks to see another request than the gateway checked.
-const OVERRIDES: [HeaderName; 5] = [
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];
+fn is_override(name: &str) -> bool {
+    matches!(
+        name,
+        "x-original-url"
+            | "x-rewrite-url"
+            | "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+    )
+}
 
-/// Fields that only a trusted proxy may set, besides the ones that the gateway always sets.
-const TRACING: [HeaderName; 2] = [
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-];
+/// What the gateway says itself, and passes on from others only if a trusted proxy sent it.
+fn is_said_by_proxies(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "traceparent" | "tracestate" | "forwarded" | "x-real-ip"
+        )
+}
 
 /// `Connection` may not name these: without them the request would be another one.
-const END_TO_END: [HeaderName; 5] = [HOST, AUTHORIZATION, CONTENT_LENGTH, COOKIE, DATE];
+fn is_end_to_end(name: &str) -> bool {
+    matches!(
+        name,
+        "host" | "authorization" | "content-length" | "cookie" | "date"
+    )
+}
 
 /// Bytes that a header value carries as they are: visible ASCII and the space between words, but
 /// not `%`, which marks the encoded ones.
@@ -90,12 +100,29 @@ pub struct Forwarding<'a> {
     pub forward_token: bool,
     /// The other end of the connection.
     pub peer: Peer,
-    /// The client's address.
-    pub client: IpAddr,
+    /// The peer's address as text; made once for a connection.
+    pub peer_text: &'a HeaderValue,
     /// The host as the client named it.
-    pub host: &'a str,
+    pub host: &'a HeaderValue,
     /// The id of this exchange.
     pub request_id: &'a HeaderValue,
+}
+
+// === impl Forwarding ===
+
+impl Forwarding<'_> {
+    /// Whether the upstream does not get this field from the client.
+    fn withholds(&self, name: &HeaderName) -> bool {
+        let text = name.as_str();
+        is_hop_by_hop(text)
+            // 100 Continue has been dealt with on this side.
+            || text == "expect"
+            || is_override(text)
+            || (!self.peer.trusted && is_said_by_proxies(text))
+            || (!self.forward_token && text == "authorization")
+            || is_disguised(text)
+            || self.guard.forbids(name)
+    }
 }
 
 // === impl IdentityGuard ===
@@ -126,33 +153,17 @@ impl IdentityGuard {
                 .iter()
                 .any(|other| same_name(other.as_str(), text))
     }
-
-    fn strip(&self, headers: &mut HeaderMap) {
-        // Forged fields are rare, so the list stays empty and costs nothing.
-        let forged: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| self.forbids(name))
-            .cloned()
-            .collect();
-        for name in forged {
-            headers.remove(name);
-        }
-    }
 }
 
 /// Names that carry no claim and that no rule of a route changes: what they say is between two
 /// hops, or is said by the gateway.
 pub fn is_reserved(name: &HeaderName) -> bool {
-    let own = [
-        FORWARDED,
-        VIA,
-        X_REQUEST_ID,
-        X_FORWARDED_FOR,
-        X_FORWARDED_PROTO,
-        X_FORWARDED_HOST,
-        EXPECT,
-    ];
-    HOP_BY_HOP.contains(name) || END_TO_END.contains(name) || own.contains(name)
+    let name = name.as_str();
+    is_hop_by_hop(name)
+        || is_end_to_end(name)
+        || is_said_by_proxies(name)
+        || is_override(name)
+        || matches!(name, "expect" | "via" | "x-request-id")
 }
 
 /// Whether this name, in lower case, is one of the gateway's identity headers by its prefix.
@@ -160,6 +171,15 @@ pub fn has_identity_prefix(name: &str) -> bool {
     name.as_bytes()
         .get(..IdentityGuard::PREFIX.len())
         .is_some_and(|head| same_bytes(head, IdentityGuard::PREFIX))
+}
+
+/// Whether this is a field that proxies speak by, spelt so that only some readers take it for one.
+fn is_disguised(name: &str) -> bool {
+    if !name.contains('_') {
+        return false;
+    }
+    let plain = name.replace('_', "-");
+    is_override(&plain) || is_said_by_proxies(&plain) || plain == "x-request-id"
 }
 
 /// Whether two names, in lower case, are the same to a reader that cannot tell `_` from `-`.
@@ -180,16 +200,9 @@ pub fn towards_upstream(
     headers: &mut HeaderMap,
     forwarding: &Forwarding<'_>,
 ) -> Result<(), Rejection> {
-    strip_hop_by_hop(headers)?;
-    // A body, if any, is announced anew; 100 Continue has been dealt with on this side.
-    headers.remove(EXPECT);
-    forwarding.guard.strip(headers);
-    for name in &OVERRIDES {
-        headers.remove(name);
-    }
-    if !forwarding.forward_token {
-        headers.remove(AUTHORIZATION);
-    }
+    let named = connection_tokens(headers)?;
+    remove_all(headers, &named);
+    remove_if(headers, |name| forwarding.withholds(name));
     apply(forwarding.rules, headers);
     set_forwarded(headers, forwarding);
     if let Some(identity) = forwarding.identity {
@@ -203,28 +216,29 @@ pub fn towards_upstream(
 /// Turns an upstream's header fields into the client's.
 pub fn towards_client(headers: &mut HeaderMap, rules: &HeaderRules, request_id: &HeaderValue) {
     // An upstream that names a needed field in `Connection` harms only itself.
-    if strip_hop_by_hop(headers).is_err() {
-        remove_all(headers, &HOP_BY_HOP);
-    }
+    let named = connection_tokens(headers).unwrap_or_default();
+    remove_all(headers, &named);
+    remove_if(headers, |name| is_hop_by_hop(name.as_str()));
     apply(rules, headers);
-    append_via(headers);
+    headers.append(VIA, VIA_VALUE);
     headers.insert(X_REQUEST_ID, request_id.clone());
-}
-
-fn strip_hop_by_hop(headers: &mut HeaderMap) -> Result<(), Rejection> {
-    if headers.contains_key(CONNECTION) {
-        for name in connection_tokens(headers)? {
-            headers.remove(name);
-        }
-    }
-    remove_all(headers, &HOP_BY_HOP);
-    Ok(())
 }
 
 fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
     for name in names {
         headers.remove(name);
     }
+}
+
+/// One look at each field that is there costs less than one look-up for each that might be; most
+/// messages have none to remove, and then nothing is allocated.
+fn remove_if(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let found: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| unwanted(name))
+        .cloned()
+        .collect();
+    remove_all(headers, &found);
 }
 
 /// The fields that `Connection` names (RFC 9110 §7.6.1).
@@ -245,7 +259,7 @@ fn connection_tokens(headers: &HeaderMap) -> Result<Vec<HeaderName>, Rejection> 
             }
             let name =
                 HeaderName::from_bytes(token).map_err(|_| bad("Connection names no header"))?;
-            if END_TO_END.contains(&name) {
+            if is_end_to_end(name.as_str()) {
                 return Err(bad("Connection names a header that is not hop-by-hop"));
             }
             names.push(name);
@@ -264,85 +278,47 @@ fn apply(rules: &HeaderRules, headers: &mut HeaderMap) {
 /// Says where the request came from. What others have said of it stays only if a trusted proxy
 /// passed it on.
 fn set_forwarded(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
-    let peer = forwarding.peer;
-    if !peer.trusted {
-        remove_all(headers, &TRACING);
-        headers.remove(FORWARDED);
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-        set_text(
-            headers,
-            X_FORWARDED_HOST,
-            format_args!("{}", forwarding.host),
-        );
-        set_text(
-            headers,
-            X_FORWARDED_FOR,
-            format_args!("{}", forwarding.client),
-        );
-    } else {
-        let before = joined(headers, &X_FORWARDED_FOR);
-        let own = peer.address.ip().to_canonical();
-        match before {
-            Some(before) => set_text(headers, X_FORWARDED_FOR, format_args!("{before}, {own}")),
-            None => set_text(headers, X_FORWARDED_FOR, format_args!("{own}")),
-        }
-        headers
-            .entry(X_FORWARDED_PROTO)
-            .or_insert(HeaderValue::from_static("http"));
-        if !headers.contains_key(X_FORWARDED_HOST) {
-            set_text(
-                headers,
-                X_FORWARDED_HOST,
-                format_args!("{}", forwarding.host),
-            );
-        }
+    let came_from = match joined(headers, &X_FORWARDED_FOR) {
+        Some(before) => text(&[before.as_bytes(), b", ", forwarding.peer_text.as_bytes()]),
+        None => Some(forwarding.peer_text.clone()),
+    };
+    if let Some(came_from) = came_from {
+        headers.insert(X_FORWARDED_FOR, came_from);
     }
-    append_forwarded(headers, forwarding);
-    append_via(headers);
-    headers.insert(X_REQUEST_ID, forwarding.request_id.clone());
-}
-
-/// RFC 7239 §4: one element for this hop, behind those of trusted proxies.
-fn append_forwarded(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
-    let host = forwarding.host;
-    let element = match if forwarding.peer.trusted {
-        forwarding.peer.address.ip().to_canonical()
-    } else {
-        forwarding.client
-    } {
-        IpAddr::V4(address) => written(format_args!("for={address};host=\"{host}\";proto=http")),
-        IpAddr::V6(address) => written(format_args!(
-            "for=\"[{address}]\";host=\"{host}\";proto=http"
-        )),
+    headers
+        .entry(X_FORWARDED_PROTO)
+        .or_insert(HeaderValue::from_static("http"));
+    headers
+        .entry(X_FORWARDED_HOST)
+        .or_insert_with(|| forwarding.host.clone());
+    // RFC 7239 §4: one element for this hop, behind those of trusted proxies.
+    let (peer, host) = (forwarding.peer_text.as_bytes(), forwarding.host.as_bytes());
+    let element = match forwarding.peer.address.ip().to_canonical() {
+        IpAddr::V4(_) => text(&[b"for=", peer, b";host=\"", host, b"\";proto=http"]),
+        IpAddr::V6(_) => text(&[b"for=\"[", peer, b"]\";host=\"", host, b"\";proto=http"]),
     };
     if let Some(element) = element {
         headers.append(FORWARDED, element);
     }
-}
-
-fn append_via(headers: &mut HeaderMap) {
     headers.append(VIA, VIA_VALUE);
+    headers.insert(X_REQUEST_ID, forwarding.request_id.clone());
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    if !headers.contains_key(name) {
+        return None;
+    }
     let values: Vec<&str> = headers
         .get_all(name)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .collect();
-    (!values.is_empty()).then(|| values.join(", "))
+    Some(values.join(", "))
 }
 
-fn set_text(headers: &mut HeaderMap, name: HeaderName, text: std::fmt::Arguments<'_>) {
-    if let Some(value) = written(text) {
-        headers.insert(name, value);
-    }
-}
-
-fn written(text: std::fmt::Arguments<'_>) -> Option<HeaderValue> {
-    let mut buffer = BytesMut::with_capacity(64);
-    buffer.write_fmt(text).ok()?;
-    HeaderValue::from_maybe_shared(buffer.freeze()).ok()
+/// A value put together from parts.
+fn text(parts: &[&[u8]]) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(Bytes::from(parts.concat())).ok()
 }
 
 /// A claim as a header value: booleans `true` and `false`, numbers decimal, arrays of scalars

@@ -78,8 +78,8 @@ fn all_forwarded(
             rules: &HeaderRules::default(),
             forward_token,
             peer,
-            client: peer.address.ip(),
-            host: "api.example.com",
+            peer_text: &peer.address.ip().to_string().parse().expect("a value"),
+            host: &HeaderValue::from_static("api.example.com"),
             request_id: &HeaderValue::from_static("id"),
         },
     )

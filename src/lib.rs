@@ -1,4 +1,29 @@
-//! bonterra-gateway
+//! An API gateway and OAuth token broker for internal APIs of the Bonterra Network.
+//!
+//! The way of a request, and the module that each step is in:
+//!
+//! ```text
+//! accept ─► Socket ─► hyper ─► RequestView ─► gateway::admit(&snapshot, &view, now)      server, request
+//!                                  route.find ─► authn ─► Identity ─► authz ─► Permit    route, authn, authz
+//!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, headers, upstream
+//!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
+//!             ├ NeedKeys(issuer) ─► keys: one shared fetch, then once more               keys
+//!             └ Refused(rejection) ─► Rejection::reply                                   rejection
+//!          every way out ─► one access record and its metrics                            telemetry
+//! ```
+//!
+//! `config` is the file as written, [`snapshot`] what it means; [`app`] starts and ends everything,
+//! [`reload`] swaps snapshots, [`admin`] shows and controls them, [`cli`] is the program around it,
+//! and [`demo`] the simulated world for trying out and for tests.
+//!
+//! Three rules hold it together, and `tests/it/architecture.rs` enforces the first:
+//!
+//! - Imports go one way: `cli → app → {server, admin, reload, proxy} → gateway → snapshot → …`.
+//! - A decision takes values and returns a value. It does no I/O and knows no socket.
+//! - A request sees one snapshot from start to end, and a cached token is a fact, never a permission.
+
+#![forbid(unsafe_code)]
+
 pub mod admin;
 pub mod app;
 pub mod authn;
@@ -19,5 +44,14 @@ pub mod request;
 pub mod route;
 pub mod server;
 pub mod snapshot;
+pub mod socket;
 pub mod telemetry;
 pub mod upstream;
+
+/// The version with the revision that it was built from.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("GATEWAY_REVISION"),
+    ")"
+);

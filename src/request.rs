@@ -224,6 +224,13 @@ pub fn canonical_path(raw: &str) -> Result<Cow<'_, str>, Rejection> {
     {
         return Err(bad("dot segment in the path"));
     }
+    // Overlong and broken UTF-8 would decode differently elsewhere.
+    if percent_encoding::percent_decode_str(&path)
+        .decode_utf8()
+        .is_err()
+    {
+        return Err(bad("escapes that are no UTF-8 in the path"));
+    }
     Ok(path)
 }
 
@@ -268,8 +275,6 @@ fn unescaped(value: u8) -> Result<Option<u8>, Rejection> {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => Ok(Some(value)),
         0..=0x1f | 0x7f => Err(bad("an escaped control character in the path")),
         b'/' | b'\\' | b';' | b'%' => Err(bad("an escaped delimiter in the path")),
-        // Overlong and broken UTF-8 would decode differently elsewhere.
-        0xC0 | 0xC1 | 0xF5..=0xFF => Err(bad("an escape that is no UTF-8 in the path")),
         _ => Ok(None),
     }
 }
@@ -323,6 +328,10 @@ mod tests {
             "/%2",
             "/%zz",
             "/%c0%ae",
+            "/%e0%80%af",
+            "/%e9",
+            "/%e2%82x",
+            "/%ed%a0%80",
             "/a%252e",
             "/a b",
             "/a#b",

@@ -15,11 +15,28 @@ pub struct RouteTable<T> {
 
 #[derive(Debug)]
 struct PathTable<T> {
-    tree: matchit::Router<usize>,
-    /// What each leaf of the tree stands for: the candidates of one path pattern.
-    leaves: Vec<Vec<Candidate<T>>>,
+    /// One tree, mostly. It cannot hold `/users/{id}` beside `/users/*`: what does not fit into a
+    /// tree goes into the next.
+    trees: Vec<matchit::Router<usize>>,
+    leaves: Vec<Leaf<T>>,
     /// The leaf of each pattern, with parameters made anonymous.
     by_pattern: HashMap<Box<str>, usize>,
+}
+
+/// What a path pattern stands for.
+#[derive(Debug)]
+struct Leaf<T> {
+    /// The kinds of its segments; of two that match, the lesser one is more specific.
+    kinds: Box<[Segment]>,
+    candidates: Vec<Candidate<T>>,
+}
+
+/// The kinds of segments, the most specific first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Fixed,
+    Parameter,
+    Rest,
 }
 
 #[derive(Debug, Clone)]
@@ -144,7 +161,7 @@ fn allow<T>(candidates: &[Candidate<T>]) -> Box<str> {
 impl<T> Default for PathTable<T> {
     fn default() -> Self {
         Self {
-            tree: matchit::Router::new(),
+            trees: Vec::new(),
             leaves: Vec::new(),
             by_pattern: HashMap::new(),
         }
@@ -153,27 +170,36 @@ impl<T> Default for PathTable<T> {
 
 impl<T: Clone> PathTable<T> {
     fn find(&self, path: &str) -> Option<&Vec<Candidate<T>>> {
-        let matched = self.tree.at(path).ok()?;
-        self.leaves.get(*matched.value)
+        let matches = self.trees.iter().filter_map(|tree| {
+            let leaf = *tree.at(path).ok()?.value;
+            self.leaves.get(leaf)
+        });
+        let leaf = matches.min_by(|a, b| a.kinds.cmp(&b.kinds))?;
+        Some(&leaf.candidates)
     }
 
     fn insert(&mut self, pattern: &str, candidate: Candidate<T>) -> Result<(), RouteError<T>> {
-        let (key, variants) = compile(pattern).map_err(RouteError::Pattern)?;
+        let Pattern {
+            key,
+            variants,
+            kinds,
+        } = Pattern::compile(pattern).map_err(RouteError::Pattern)?;
         let leaf = match self.by_pattern.get(key.as_str()) {
             Some(leaf) => *leaf,
             None => {
                 let leaf = self.leaves.len();
-                for variant in variants {
-                    self.tree
-                        .insert(variant, leaf)
-                        .map_err(|error| RouteError::Pattern(error.to_string()))?;
+                for variant in &variants {
+                    self.plant(variant, leaf).map_err(RouteError::Pattern)?;
                 }
-                self.leaves.push(Vec::new());
+                self.leaves.push(Leaf {
+                    kinds,
+                    candidates: Vec::new(),
+                });
                 self.by_pattern.insert(key.into_boxed_str(), leaf);
                 leaf
             }
         };
-        let Some(candidates) = self.leaves.get_mut(leaf) else {
+        let Some(Leaf { candidates, .. }) = self.leaves.get_mut(leaf) else {
             return Ok(());
         };
         if let Some(earlier) = candidates
@@ -185,41 +211,82 @@ impl<T: Clone> PathTable<T> {
         candidates.push(candidate);
         Ok(())
     }
+
+    /// Adds a variant to the first tree that can hold it.
+    fn plant(&mut self, variant: &str, leaf: usize) -> Result<(), String> {
+        for tree in &mut self.trees {
+            match tree.insert(variant, leaf) {
+                Ok(()) => return Ok(()),
+                Err(matchit::InsertError::Conflict { .. }) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        let mut tree = matchit::Router::new();
+        tree.insert(variant, leaf)
+            .map_err(|error| error.to_string())?;
+        self.trees.push(tree);
+        Ok(())
+    }
 }
 
-/// Turns our pattern into the tree's: the pattern with anonymous parameters, and every path
-/// pattern that has to be inserted for it.
-fn compile(pattern: &str) -> Result<(String, Vec<String>), String> {
-    if !pattern.starts_with('/') {
-        return Err("a path starts with `/`".to_owned());
-    }
-    let mut parts = Vec::new();
-    let segments: Vec<&str> = pattern.split('/').skip(1).collect();
-    let last = segments.len().saturating_sub(1);
-    for (at, segment) in segments.iter().enumerate() {
-        match *segment {
-            "*" if at == last => {}
-            "" if at != last => return Err("a path has no empty segment".to_owned()),
-            _ if segment.starts_with('{') && segment.ends_with('}') && segment.len() > 2 => {
-                parts.push(format!("{{p{at}}}"));
-            }
-            _ if segment.contains(['*', '{', '}']) => {
-                return Err(
-                    "`*` stands alone at the end, `{name}` fills a whole segment".to_owned(),
-                );
-            }
-            _ => parts.push((*segment).to_owned()),
+/// A path pattern of ours in the terms of the tree.
+struct Pattern {
+    /// The pattern with anonymous parameters.
+    key: String,
+    /// Everything that has to be inserted for it.
+    variants: Vec<String>,
+    kinds: Box<[Segment]>,
+}
+
+// === impl Pattern ===
+
+impl Pattern {
+    fn compile(pattern: &str) -> Result<Self, String> {
+        if !pattern.starts_with('/') {
+            return Err("a path starts with `/`".to_owned());
         }
-    }
-    let base: String = parts.iter().map(|part| format!("/{part}")).collect();
-    if segments.last() == Some(&"*") {
+        let (mut base, mut kinds) = (String::new(), Vec::new());
+        let segments: Vec<&str> = pattern.split('/').skip(1).collect();
+        let last = segments.len().saturating_sub(1);
+        for (at, segment) in segments.iter().enumerate() {
+            let (text, kind) = match *segment {
+                "*" if at == last => {
+                    kinds.push(Segment::Rest);
+                    break;
+                }
+                "" if at != last => return Err("a path has no empty segment".to_owned()),
+                _ if segment.starts_with('{') && segment.ends_with('}') && segment.len() > 2 => {
+                    (format!("{{p{at}}}"), Segment::Parameter)
+                }
+                _ if segment.contains(['*', '{', '}']) => {
+                    return Err(
+                        "`*` stands alone at the end, `{name}` fills a whole segment".to_owned(),
+                    );
+                }
+                fixed => (fixed.to_owned(), Segment::Fixed),
+            };
+            base.push('/');
+            base.push_str(&text);
+            kinds.push(kind);
+        }
+        let kinds: Box<[Segment]> = kinds.into();
+        if kinds.last() != Some(&Segment::Rest) {
+            return Ok(Self {
+                key: base.clone(),
+                variants: vec![base],
+                kinds,
+            });
+        }
         let mut variants = vec![format!("{base}/{{*rest}}"), format!("{base}/")];
         if !base.is_empty() {
             variants.push(base.clone());
         }
-        return Ok((format!("{base}/*"), variants));
+        Ok(Self {
+            key: format!("{base}/*"),
+            variants,
+            kinds,
+        })
     }
-    Ok((base.clone(), vec![base]))
 }
 
 #[cfg(test)]
@@ -282,6 +349,40 @@ mod tests {
                 .copied()
                 .map_err(|rejection| rejection.reason);
             assert_eq!(found, expected, "{method} {host}{path}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_share_paths_live_side_by_side() {
+        let rows: [Row; 9] = [
+            ("/*", &[], &[], "all"),
+            ("/users/*", &[], &[], "users"),
+            ("/users", &[], &[], "list"),
+            ("/users/{id}", &[], &[], "user"),
+            ("/users/me", &[], &[], "me"),
+            ("/users/{id}/orders/*", &[], &[], "orders"),
+            ("/users/{id}/orders/{order}", &[], &[], "order"),
+            ("/{tenant}/{id}", &[], &[], "tenant"),
+            ("/{tenant}/*", &[], &[], "below tenant"),
+        ];
+        let reversed: Vec<Row> = rows.iter().rev().copied().collect();
+        for table in [table(&rows), table(&reversed)] {
+            for (path, expected) in [
+                ("/", "all"),
+                ("/users", "list"),
+                ("/users/", "users"),
+                ("/users/7", "user"),
+                ("/users/me", "me"),
+                ("/users/7/8", "users"),
+                ("/users/7/orders", "orders"),
+                ("/users/7/orders/1", "order"),
+                ("/users/7/orders/1/2", "orders"),
+                ("/a", "below tenant"),
+                ("/a/b", "tenant"),
+                ("/a/b/c", "below tenant"),
+            ] {
+                assert_eq!(table.find("h", path, &Method::GET), Ok(&expected), "{path}");
+            }
         }
     }
 

@@ -126,7 +126,7 @@ fn ready(shared: &Shared, query: Option<&str>) -> Reply {
 fn overview(shared: &Shared) -> String {
     format!(
         "bonterra-gateway {}\n\n{}\nGET  /metrics          for Prometheus\nGET  /livez            the process runs\nGET  /readyz?verbose   requests can be served\nPOST /-/reload         read gateway.toml again\n",
-        crate::app::VERSION,
+        crate::VERSION,
         Readiness::of(shared)
     )
 }

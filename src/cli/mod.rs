@@ -30,7 +30,7 @@ pub(crate) const MISCONFIGURED: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(
     name = "bonterra-gateway",
-    version = crate::app::VERSION,
+    version = crate::VERSION,
     after_help = "Exit codes: 0 fine, 1 failed while running, 2 wrong usage or configuration."
 )]
 struct Arguments {

@@ -53,7 +53,7 @@ async fn serve(path: PathBuf) -> u8 {
         Ok(app) => app,
         Err(error) => return output::not_started(&error),
     };
-    tracing::info!(version = crate::app::VERSION, listen = ?app.addresses, admin = %app.admin, "serving");
+    tracing::info!(version = crate::VERSION, listen = ?app.addresses, admin = %app.admin, "serving");
     tokio::select! {
         () = async {
             app.ready().await;

@@ -12,16 +12,14 @@ use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::{self, SendError, Upload, UploadFault, UploadState};
 use body::Carried;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A request that has been admitted, and all that came with it.
 #[derive(Debug)]
@@ -36,8 +34,8 @@ pub struct Errand<'a> {
     pub body: Incoming,
     /// The other end of the connection.
     pub peer: Peer,
-    /// The client's address.
-    pub client: IpAddr,
+    /// The peer's address as text.
+    pub peer_text: &'a HeaderValue,
     /// The canonical path, where it differs from the one sent.
     pub path: Option<String>,
 }
@@ -71,27 +69,36 @@ async fn dispatch(
 ) -> Result<Outcome, Rejection> {
     let upstream = &route.upstream;
     let (request, upload) = outgoing(errand, route, exchange)?;
-    let deadline = route.timeout.map(|timeout| Instant::now() + timeout);
-    exchange.sent(
+    let now = exchange.sent(
         &upstream.name,
         upload.as_ref().map(|state| Arc::clone(&state.bytes)),
     );
-    let dispatched = in_time(request, route, deadline, upload.as_deref(), exchange).await?;
+    let deadline = route.timeout.map(|timeout| now + timeout);
+    let dispatched = in_time(request, route, now, deadline, upload.as_deref(), exchange).await?;
     upstream
         .duration
         .observe(exchange.upstream_answered().as_secs_f64());
-    if dispatched.0.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // No upgrade was asked for: whatever follows is not HTTP.
-        return Err(Rejection::noted(
-            Reason::UpstreamProtocol,
-            "an upgrade that nobody asked for",
-        ));
-    }
+    check_response(&dispatched.0)?;
     Ok(Outcome {
         dispatched,
         upload,
         deadline,
     })
+}
+
+/// Refuses a response whose end can be read in two ways.
+fn check_response<B>(response: &Response<B>) -> Result<(), Rejection> {
+    let bad = |note| Err(Rejection::noted(Reason::UpstreamProtocol, note));
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // No upgrade was asked for: whatever follows is not HTTP.
+        return bad("an upgrade that nobody asked for");
+    }
+    let headers = response.headers();
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        // RFC 9112 §6.3: an error, or an attempt at response splitting.
+        return bad("Content-Length and Transfer-Encoding");
+    }
+    Ok(())
 }
 
 /// The request as the upstream gets it.
@@ -106,14 +113,19 @@ fn outgoing(
         mut head,
         body,
         peer,
-        client,
+        peer_text,
         path,
     } = errand;
     let limit = route.max_body;
     if declared_length(&head).is_some_and(|length| length > limit) {
         return Err(Reason::BodyTooLarge.into());
     }
-    let host = head.headers.get(http::header::HOST).cloned();
+    // RequestView has made sure that there is one.
+    let host = head
+        .headers
+        .get(HOST)
+        .cloned()
+        .unwrap_or(HeaderValue::from_static(""));
     headers::towards_upstream(
         &mut head.headers,
         &Forwarding {
@@ -122,11 +134,8 @@ fn outgoing(
             rules: &route.request_headers,
             forward_token: route.forward_token,
             peer,
-            client,
-            host: host
-                .as_ref()
-                .and_then(|host| host.to_str().ok())
-                .unwrap_or_default(),
+            peer_text,
+            host: &host,
             request_id: exchange.request_id(),
         },
     )?;
@@ -172,37 +181,37 @@ fn target(uri: &Uri, canonical: Option<&str>, strip: &str) -> Result<Uri, Reject
         .map_err(|_| bad())
 }
 
-/// Sends a request and waits for the head of its response, as long as the deadlines allow. While a
-/// body is still on its way, `response_timeout` counts from the last byte that moved.
+/// Sends a request and waits for the head of its response, as long as the deadlines allow.
+///
+/// `response_timeout` counts from what the upstream last took of the request. While the next byte
+/// is the client's to send, the upstream is not to blame: `body_timeout` watches the client.
 async fn in_time(
     request: Request<Upload>,
     route: &Route,
+    sent: Instant,
     deadline: Option<Instant>,
     upload: Option<&UploadState>,
     exchange: &mut Exchange,
 ) -> Result<upstream::Dispatched, Rejection> {
     let upstream = &route.upstream;
-    let mut sending = pin!(upstream::send(upstream, request, exchange));
-    let mut moved = 0;
+    let mut sending = pin!(upstream::send(upstream, request, sent, exchange));
+    let mut now = sent;
     loop {
-        let left = deadline.map_or(Duration::MAX, |deadline| {
-            deadline.saturating_duration_since(Instant::now())
-        });
-        let patience = upstream.response_timeout.min(left);
-        match pingora_timeout::timeout(patience, sending.as_mut()).await {
-            Ok(outcome) => return outcome.map_err(|error| refusal(&error, upload)),
-            Err(_) => {
-                let now = upload.map_or(0, |state| state.bytes.load(Relaxed));
-                let moving = upload.is_some_and(|state| !state.done()) && now > moved;
-                if !moving || patience == left {
-                    return Err(Rejection::noted(
-                        Reason::UpstreamTimeout,
-                        "no response head in time",
-                    ));
-                }
-                moved = now;
-            }
+        let since = match upload {
+            None => sent,
+            Some(upload) if upload.waits_for_client() => now,
+            Some(upload) => upload.last_moved(),
+        };
+        let silent = since + upstream.response_timeout;
+        let due = deadline.map_or(silent, |deadline| deadline.min(silent));
+        if due <= now {
+            let note = "no response head in time";
+            return Err(Rejection::noted(Reason::UpstreamTimeout, note));
         }
+        if let Ok(outcome) = pingora_timeout::timeout(due - now, sending.as_mut()).await {
+            return outcome.map_err(|error| refusal(&error, upload));
+        }
+        now = Instant::now();
     }
 }
 

@@ -4,9 +4,10 @@
 use super::drain::Stage;
 use super::{Shared, service};
 use crate::rejection::{Reason, Rejection, ReplyContext};
+use crate::socket::Gathered;
 use crate::telemetry::access_log::{self, Record};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,9 +25,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// Where a connection is between two requests. Written by the service, read by the socket.
+/// What the requests of a connection have in common.
 #[derive(Debug)]
-pub(super) struct Phase(AtomicU8);
+pub(super) struct Client {
+    /// Who connected.
+    pub address: SocketAddr,
+    /// Its IP address as text, made once.
+    pub text: HeaderValue,
+    /// Where the connection is between two requests: written by the service, read by the socket.
+    phase: AtomicU8,
+}
+
+/// What hyper allows without being told.
+const HYPER_MAX_HEADERS: usize = 100;
 
 /// Nothing of a request is there.
 const IDLE: u8 = 0;
@@ -54,12 +65,11 @@ pub(super) async fn run(
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let phase = Arc::new(Phase(AtomicU8::new(HEAD)));
+    let client = Arc::new(Client::new(peer));
     let limits = &snapshot.limits;
     let socket = Socket {
-        stream,
-        peer,
-        phase: Arc::clone(&phase),
+        stream: Gathered(stream),
+        client: Arc::clone(&client),
         shared: Arc::clone(&shared),
         header_timeout: limits.header_timeout,
         idle_timeout: limits.idle_timeout,
@@ -68,15 +78,18 @@ pub(super) async fn run(
         substitute: Bytes::new(),
     };
     let mut builder = http1::Builder::new();
+    // hyper has a faster way for its own default.
+    if limits.max_headers != HYPER_MAX_HEADERS {
+        builder.max_headers(limits.max_headers);
+    }
     builder
-        .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(16 << 10) + 1024);
     drop(snapshot);
     let service = service_fn(|request| {
-        phase.0.store(BUSY, Relaxed);
-        let (shared, phase) = (Arc::clone(&shared), Arc::clone(&phase));
-        async move { Ok::<_, Infallible>(service::handle(shared, peer, phase, request).await) }
+        client.phase.store(BUSY, Relaxed);
+        let (shared, client) = (Arc::clone(&shared), Arc::clone(&client));
+        async move { Ok::<_, Infallible>(service::handle(shared, client, request).await) }
     });
     let connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     until_drained(connection, worker, &shared).await;
@@ -219,21 +232,31 @@ impl Drop for Counted {
     }
 }
 
-// === impl Phase ===
+// === impl Client ===
 
-impl Phase {
+impl Client {
+    fn new(address: SocketAddr) -> Self {
+        // An IP address is always a header value.
+        let text = address.ip().to_canonical().to_string();
+        let text = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
+        Self {
+            address,
+            text,
+            phase: AtomicU8::new(HEAD),
+        }
+    }
+
     /// The answer to the present request is complete.
     pub(super) fn answered(&self) {
-        self.0.store(FINISHING, Relaxed);
+        self.phase.store(FINISHING, Relaxed);
     }
 }
 
 /// The client's socket, with the deadlines that hyper does not tell apart: one for a whole head,
 /// counted from its first byte on every request, and one for the time between requests.
 struct Socket {
-    stream: TcpStream,
-    peer: SocketAddr,
-    phase: Arc<Phase>,
+    stream: Gathered,
+    client: Arc<Client>,
     shared: Arc<Shared>,
     header_timeout: Duration,
     idle_timeout: Duration,
@@ -266,14 +289,26 @@ impl Socket {
         Poll::Pending
     }
 
+    /// Makes sure that the present deadline wakes the connection: hyper reads again only when
+    /// something does. A timer that runs for an earlier deadline will, and is left alone.
+    fn rearm(&mut self, cx: &mut Context<'_>) {
+        let runs =
+            |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= self.deadline;
+        if !self.timer.as_ref().is_some_and(runs) {
+            // If it has passed already, the next read says so.
+            let _ = self.poll_deadline(cx);
+        }
+    }
+
     fn timed_out(&self) -> io::Error {
-        if self.phase.0.load(Relaxed) == HEAD {
+        if self.client.phase.load(Relaxed) == HEAD {
             let rejection =
                 Rejection::noted(Reason::RequestTimeout, "no whole head in header_timeout");
             // Nothing else has been written since the last flush, so this fits or nobody listens.
             let _ = self
                 .stream
-                .try_write(&spoken(&self.shared, self.peer, &rejection));
+                .0
+                .try_write(&spoken(&self.shared, self.client.address, &rejection));
         }
         io::ErrorKind::TimedOut.into()
     }
@@ -292,7 +327,7 @@ impl Socket {
         };
         spoken(
             &self.shared,
-            self.peer,
+            self.client.address,
             &Rejection::noted(reason, "the request head cannot be parsed"),
         )
     }
@@ -317,7 +352,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let phase = self.phase.0.load(Relaxed);
+        let phase = self.client.phase.load(Relaxed);
         if phase != IDLE && phase != HEAD {
             return polled;
         }
@@ -326,7 +361,7 @@ impl AsyncRead for Socket {
             return Poll::Ready(Err(self.timed_out()));
         }
         if phase == IDLE && buffer.filled().len() > before {
-            self.phase.0.store(HEAD, Relaxed);
+            self.client.phase.store(HEAD, Relaxed);
             self.deadline = Instant::now() + self.header_timeout;
         }
         polled
@@ -339,7 +374,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.phase.0.load(Relaxed) <= HEAD {
+        if self.client.phase.load(Relaxed) <= HEAD {
             if self.substitute.is_empty() {
                 self.substitute = self.instead_of(bytes);
             }
@@ -354,7 +389,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.phase.0.load(Relaxed) <= HEAD {
+        if self.client.phase.load(Relaxed) <= HEAD {
             let first = parts
                 .iter()
                 .find(|part| !part.is_empty())
@@ -370,9 +405,10 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        if self.phase.0.load(Relaxed) == FINISHING {
-            self.phase.0.store(IDLE, Relaxed);
+        if self.client.phase.load(Relaxed) == FINISHING {
+            self.client.phase.store(IDLE, Relaxed);
             self.deadline = Instant::now() + self.idle_timeout;
+            self.rearm(cx);
         }
         Poll::Ready(Ok(()))
     }

@@ -3,6 +3,7 @@
 mod connection;
 mod drain;
 mod listen;
+mod metadata;
 mod oauth;
 mod service;
 

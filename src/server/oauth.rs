@@ -26,11 +26,13 @@ pub(super) async fn token(
     let reply = match collect(body, &mount.surface, snapshot.limits.body_timeout).await {
         Ok(body) => ask(mount, &head, body).await,
         Err(Unread::TooLarge) => refused(OAuthError::BodyTooLarge, &mount.surface.realm),
-        Err(Unread::TooSlow) => return service::refuse(Reason::RequestTimeout.into(), exchange),
+        Err(Unread::TooSlow) => {
+            return service::refuse(Reason::RequestTimeout.into(), None, exchange);
+        }
         Err(Unread::Broken) => {
             let rejection =
                 Rejection::noted(Reason::BadRequest, "the client broke off its request body");
-            return service::refuse(rejection, exchange);
+            return service::refuse(rejection, None, exchange);
         }
     };
     let TokenReply {

@@ -1,7 +1,7 @@
 //! The way of one request: view, decision, action, and exactly one record whatever happens.
 
-use super::connection::Phase;
-use super::{Shared, oauth};
+use super::connection::Client;
+use super::{Shared, metadata, oauth};
 use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;
 use crate::identity::unix_now;
@@ -17,12 +17,12 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use uuid::Uuid;
+use std::time::{SystemTime, UNIX_EPOCH};
+use uuid::{Builder, Uuid};
 
 /// The realm of challenges.
 pub(super) const REALM: &str = "bonterra";
@@ -33,72 +33,73 @@ const MAX_REQUEST_ID: usize = 128;
 /// Answers a request. A panic in one request costs that request alone.
 pub(super) async fn handle(
     shared: Arc<Shared>,
-    peer: SocketAddr,
-    phase: Arc<Phase>,
+    client: Arc<Client>,
     request: Request<Incoming>,
 ) -> Response<Tracked> {
-    let answer = AssertUnwindSafe(answer(&shared, peer, request))
+    let answer = AssertUnwindSafe(answer(&shared, &client, request))
         .catch_unwind()
         .await;
     let response = answer.unwrap_or_else(|_| {
         let id = new_request_id();
         tracing::error!(request_id = id, "a request panicked");
-        reply(&Reason::Internal.into(), &id, None)
+        let rejection = Rejection::from(Reason::Internal);
+        let context = ReplyContext {
+            request_id: &id,
+            realm: REALM,
+            resource_metadata: None,
+        };
+        own(rejection.reply(context), &id, None)
     });
-    response.map(|body| Tracked { body, phase })
+    response.map(|body| Tracked { body, client })
 }
 
 async fn answer(
     shared: &Shared,
-    address: SocketAddr,
+    client: &Client,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
-    let peer = snapshot.trusted.peer(address);
+    let peer = snapshot.trusted.peer(client.address);
     let id = request_id(&head.headers, peer);
-    let client = address.ip().to_canonical();
     let mut exchange = Exchange::begin(
         &shared.observer,
         snapshot.access_policy,
         &head,
-        client,
+        client.address.ip().to_canonical(),
         id,
         &snapshot.outside,
     );
     match decide(&snapshot, &head, peer, &mut exchange).await {
-        Ok(Verdict::Proxy {
-            admission,
-            client,
-            path,
-        }) => {
+        Ok(Verdict::Proxy { admission, path }) => {
             let errand = Errand {
                 admission,
                 snapshot: &snapshot,
                 head,
                 body,
                 peer,
-                client,
+                peer_text: &client.text,
                 path,
             };
             match proxy::carry(errand, exchange).await {
                 Ok(response) => response,
-                Err((rejection, exchange)) => refuse(rejection, exchange),
+                Err((rejection, exchange)) => refuse(rejection, None, exchange),
             }
         }
         Ok(Verdict::Token(mount)) => oauth::token(&mount, &snapshot, head, body, exchange).await,
-        Err(rejection) => refuse(rejection, exchange),
+        Ok(Verdict::Metadata) => metadata::serve(&snapshot, &head, peer, exchange),
+        Err(rejection) => refuse(rejection, metadata::url(&head, peer), exchange),
     }
 }
 
 enum Verdict {
     Proxy {
         admission: Admission,
-        client: IpAddr,
         /// The canonical path, where it differs from the one sent.
         path: Option<String>,
     },
     Token(Arc<Mount>),
+    Metadata,
 }
 
 /// Decides, fetching keys once in between if that is what the decision needs.
@@ -118,21 +119,17 @@ async fn decide(
                 if let Some(identity) = &admission.identity {
                     exchange.identified(identity);
                 }
-                let client = view.client;
                 let path = match view.path {
                     Cow::Borrowed(_) => None,
                     Cow::Owned(path) => Some(path),
                 };
-                return Ok(Verdict::Proxy {
-                    admission,
-                    client,
-                    path,
-                });
+                return Ok(Verdict::Proxy { admission, path });
             }
             Decision::OAuth(mount) => {
                 exchange.routed(&mount.metrics);
                 return Ok(Verdict::Token(mount));
             }
+            Decision::Metadata => return Ok(Verdict::Metadata),
             Decision::NeedKeys(_, issuer) if !fetched => {
                 fetched = true;
                 issuer.keys.refresh_for_unknown_key().await;
@@ -155,25 +152,21 @@ async fn decide(
     }
 }
 
-/// Answers with a refusal and hands it to the record.
-pub(super) fn refuse(rejection: Rejection, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+/// Answers with a refusal and hands it to the record. `metadata` is where a challenge points to.
+pub(super) fn refuse(
+    rejection: Rejection,
+    metadata: Option<String>,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
     let id = exchange.request_id().clone();
     exchange.status(rejection.reason.status());
-    exchange.refused(rejection.clone());
-    reply(&rejection, id.to_str().unwrap_or_default(), Some(exchange))
-}
-
-fn reply(
-    rejection: &Rejection,
-    id: &str,
-    exchange: Option<Box<Exchange>>,
-) -> Response<ResponseBody> {
     let response = rejection.reply(ReplyContext {
-        request_id: id,
+        request_id: id.to_str().unwrap_or_default(),
         realm: REALM,
-        resource_metadata: None,
+        resource_metadata: metadata.as_deref(),
     });
-    own(response, id, exchange)
+    exchange.refused(rejection);
+    own(response, id.to_str().unwrap_or_default(), Some(exchange))
 }
 
 /// A response that the gateway itself makes.
@@ -198,25 +191,39 @@ fn request_id(headers: &HeaderMap, peer: Peer) -> HeaderValue {
             && id.as_bytes().iter().all(u8::is_ascii_graphic)
     });
     believed.cloned().unwrap_or_else(|| {
+        let mut text = [0; 36];
+        let id = new_id().hyphenated().encode_lower(&mut text);
         // A UUID is always a header value.
-        HeaderValue::from_str(&new_request_id()).unwrap_or(HeaderValue::from_static("-"))
+        HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("-"))
     })
 }
 
 pub(super) fn new_request_id() -> String {
-    Uuid::now_v7().to_string()
+    new_id().to_string()
+}
+
+/// A UUID of version 7 (RFC 9562 §5.7): sorts by time. Ids name requests and guard nothing, so the
+/// fast generator will do, and the library's own `now_v7` would share a lock between workers.
+fn new_id() -> Uuid {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    Builder::from_unix_timestamp_millis(u64::try_from(now.as_millis()).unwrap_or(0), &random)
+        .into_uuid()
 }
 
 /// A response body that tells the connection when it has ended.
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: ResponseBody,
-    phase: Arc<Phase>,
+    client: Arc<Client>,
 }
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.phase.answered();
+        self.client.answered();
     }
 }
 

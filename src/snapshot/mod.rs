@@ -7,6 +7,7 @@
 mod compile;
 mod issuers;
 mod routes;
+mod rules;
 mod upstreams;
 
 pub use compile::{Env, compile};
@@ -27,6 +28,9 @@ use crate::upstream::Upstream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Where clients learn who issues tokens for this gateway (RFC 9728 §3).
+pub const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 
 /// Everything that a request needs to know of the configuration.
 #[derive(Debug)]
@@ -85,6 +89,8 @@ pub enum Target {
     Route(Arc<Route>),
     /// To the token endpoint of an OAuth surface.
     Token(Arc<Mount>),
+    /// To the description of this gateway as a protected resource (RFC 9728).
+    Metadata,
 }
 
 /// A route: `[[route]]`.
@@ -144,6 +150,7 @@ impl Target {
         match self {
             Self::Route(route) => &route.name,
             Self::Token(mount) => &mount.surface.name,
+            Self::Metadata => METADATA_PATH,
         }
     }
 }

@@ -30,8 +30,8 @@ pub struct Exchange {
     started: Instant,
     client: IpAddr,
     method: Method,
-    uri: Uri,
-    host: Option<HeaderValue>,
+    /// Target and host, if the record is going to be written.
+    asked: Option<(Uri, Option<HeaderValue>)>,
     request_id: HeaderValue,
     route: Arc<RouteMetrics>,
     identity: Option<Arc<Identity>>,
@@ -65,8 +65,9 @@ impl Exchange {
             started: Instant::now(),
             client,
             method: head.method.clone(),
-            uri: head.uri.clone(),
-            host: head.headers.get(HOST).cloned(),
+            asked: policy
+                .enabled
+                .then(|| (head.uri.clone(), head.headers.get(HOST).cloned())),
             request_id,
             route: Arc::clone(outside),
             identity: None,
@@ -112,11 +113,13 @@ impl Exchange {
         self.rejection = Some(rejection);
     }
 
-    /// The request goes to an upstream; `bytes` counts its body.
-    pub fn sent(&mut self, upstream: &Arc<str>, bytes: Option<Arc<AtomicU64>>) {
+    /// The request goes to an upstream; `bytes` counts its body. Returns the present.
+    pub fn sent(&mut self, upstream: &Arc<str>, bytes: Option<Arc<AtomicU64>>) -> Instant {
+        let now = Instant::now();
         self.upstream = Some(Arc::clone(upstream));
-        self.sent_upstream = Some(self.started.elapsed());
+        self.sent_upstream = Some(now.saturating_duration_since(self.started));
         self.request_bytes = bytes;
+        now
     }
 
     /// The request is sent once more.
@@ -146,7 +149,12 @@ impl Exchange {
         self.complete = true;
     }
 
-    fn record(&self, total: Duration) -> Record<'_> {
+    fn record<'a>(
+        &'a self,
+        uri: &'a Uri,
+        host: Option<&'a HeaderValue>,
+        total: Duration,
+    ) -> Record<'a> {
         let sent = self.sent_upstream.unwrap_or(total);
         let answered = self.answered_upstream.unwrap_or(total);
         Record {
@@ -154,12 +162,8 @@ impl Exchange {
             request_id: self.request_id.to_str().unwrap_or_default(),
             client: self.client,
             method: self.method.as_str(),
-            host: self
-                .host
-                .as_ref()
-                .and_then(|host| host.to_str().ok())
-                .unwrap_or_default(),
-            path: self.uri.path(),
+            host: host.and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            path: uri.path(),
             route: self.route.name(),
             status: self.status.as_u16(),
             reason: self
@@ -203,10 +207,9 @@ impl Drop for Exchange {
         if let Some(Rejection { reason, .. }) = &self.rejection {
             self.route.refused(reason);
         }
-        if self.policy.enabled {
-            self.observer
-                .access_log
-                .write(self.policy, &self.record(total));
+        if let Some((uri, host)) = &self.asked {
+            let record = self.record(uri, host.as_ref(), total);
+            self.observer.access_log.write(self.policy, &record);
         }
     }
 }

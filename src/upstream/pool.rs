@@ -4,6 +4,7 @@
 //! driven by the thread that uses it.
 
 use super::{InFlight, Server, Upload, Upstream};
+use crate::socket::Gathered;
 use crate::telemetry::exchange::Exchange;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -19,9 +20,8 @@ use tokio::net::TcpStream;
 /// Idle connections that one worker keeps to one server.
 const MAX_IDLE: usize = 256;
 
-/// A response head may not be larger than this, nor have more fields.
+/// A response head may not be larger than this; hyper allows it 100 fields.
 const MAX_RESPONSE_HEAD: usize = 64 << 10;
-const MAX_RESPONSE_HEADERS: usize = 200;
 
 thread_local! {
     static IDLE: RefCell<HashMap<u64, Vec<Idle>>> = RefCell::default();
@@ -70,6 +70,7 @@ pub enum SendError {
 pub async fn send(
     upstream: &Upstream,
     mut request: Request<Upload>,
+    now: Instant,
     exchange: &mut Exchange,
 ) -> Result<Dispatched, SendError> {
     let server = upstream
@@ -77,7 +78,7 @@ pub async fn send(
         .ok_or_else(|| SendError::Connect(std::io::ErrorKind::NotFound.into()))?;
     let in_flight = InFlight::at(server);
     loop {
-        let (mut sender, reused) = match take(server).await {
+        let (mut sender, reused) = match take(server, now).await {
             Some(sender) => (sender, true),
             None => (connect(server, upstream.connect_timeout).await?, false),
         };
@@ -120,9 +121,8 @@ async fn connect(server: &Server, patience: Duration) -> Result<SendRequest<Uplo
         .map_err(SendError::Connect)?;
     stream.set_nodelay(true).map_err(SendError::Connect)?;
     let (sender, connection) = http1::Builder::new()
-        .max_headers(MAX_RESPONSE_HEADERS)
         .max_buf_size(MAX_RESPONSE_HEAD)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Gathered(stream)))
         .await
         .map_err(SendError::Reset)?;
     // How a connection ends is told to whoever waits for a response on it.
@@ -131,11 +131,11 @@ async fn connect(server: &Server, patience: Duration) -> Result<SendRequest<Uplo
 }
 
 /// The most recently used idle connection that still works.
-async fn take(server: &Server) -> Option<SendRequest<Upload>> {
+async fn take(server: &Server, now: Instant) -> Option<SendRequest<Upload>> {
     loop {
         let idle = IDLE.with_borrow_mut(|pools| pools.get_mut(&server.id)?.pop())?;
         let mut sender = idle.sender;
-        let fresh = idle.since.elapsed() < idle.keep;
+        let fresh = now.saturating_duration_since(idle.since) < idle.keep;
         if fresh && !sender.is_closed() && poll_fn(|cx| sender.poll_ready(cx)).await.is_ok() {
             return Some(sender);
         }

@@ -6,9 +6,9 @@ use hyper::body::Incoming;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The body that is sent upstream.
 #[derive(Debug)]
@@ -29,11 +29,15 @@ pub struct Stream {
 }
 
 /// What the proxy can see of an upload while hyper sends it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct UploadState {
     /// Bytes passed on so far.
     pub bytes: Arc<AtomicU64>,
     stage: AtomicU8,
+    started: Instant,
+    /// When something was last passed on, in microseconds since `started`.
+    moved: AtomicU64,
+    starved: AtomicBool,
 }
 
 /// Why an upload was broken off on this side.
@@ -56,6 +60,33 @@ const BROKEN: u8 = 4;
 // === impl UploadState ===
 
 impl UploadState {
+    fn new() -> Self {
+        Self {
+            bytes: Arc::default(),
+            stage: AtomicU8::new(0),
+            started: Instant::now(),
+            moved: AtomicU64::new(0),
+            starved: AtomicBool::new(false),
+        }
+    }
+
+    /// When the upstream last took something of the body, its end included.
+    pub fn last_moved(&self) -> Instant {
+        self.started + Duration::from_micros(self.moved.load(Relaxed))
+    }
+
+    /// Whether the upstream wants more than the client has sent.
+    pub fn waits_for_client(&self) -> bool {
+        self.starved.load(Relaxed)
+    }
+
+    fn moves(&self) {
+        let now = self.started.elapsed().as_micros();
+        self.moved
+            .store(u64::try_from(now).unwrap_or(u64::MAX), Relaxed);
+        self.starved.store(false, Relaxed);
+    }
+
     /// Whether the whole body has been passed on.
     pub fn done(&self) -> bool {
         self.stage.load(Relaxed) == DONE
@@ -94,7 +125,7 @@ impl Upload {
         if body.is_end_stream() {
             return (Self::Empty, None);
         }
-        let state = Arc::new(UploadState::default());
+        let state = Arc::new(UploadState::new());
         let stream = Stream {
             body,
             left: limit,
@@ -126,6 +157,7 @@ impl Stream {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.state.starved.store(true, Relaxed);
             let patience = self.patience;
             let timer = self
                 .timer
@@ -134,6 +166,7 @@ impl Stream {
             return self.stop(STALLED, UploadFault::Stalled);
         };
         self.timer = None;
+        self.state.moves();
         match frame {
             None => {
                 self.state.stage.store(DONE, Relaxed);

@@ -4,4 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod harness;
+mod identity;
+mod oauth;
+mod paths;
+mod proxying;
+mod refusals;
 mod smoke;

@@ -31,7 +31,7 @@ impl Issuer {
             "azp": client.id,
             "gty": "client-credentials",
             "scope": scope,
-            "jti": Uuid::now_v7().to_string(),
+            "jti": Uuid::new_v4().to_string(),
             AUTH_ID: client.auth_id,
             IS_GRANTS: client.is_grants,
         })
@@ -48,7 +48,7 @@ impl Issuer {
             "exp": now + self.lifetime(),
             "azp": grant.client,
             "scope": scope,
-            "jti": Uuid::now_v7().to_string(),
+            "jti": Uuid::new_v4().to_string(),
             AUTH_ID: user.auth_id,
             IS_GRANTS: user.is_grants,
         })

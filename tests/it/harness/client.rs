@@ -29,7 +29,13 @@ pub struct Reply {
 
 /// A request to an address.
 pub fn request(address: SocketAddr, method: &str, path: &str) -> Request {
-    Request { address, method: method.into(), path: path.into(), headers: Vec::new(), body: Bytes::new() }
+    Request {
+        address,
+        method: method.into(),
+        path: path.into(),
+        headers: Vec::new(),
+        body: Bytes::new(),
+    }
 }
 
 impl Request {
@@ -48,12 +54,16 @@ impl Request {
     }
 
     pub fn form(self, fields: &[(&str, &str)]) -> Self {
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        self.header("content-type", "application/x-www-form-urlencoded").body(body)
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(fields)
+            .finish();
+        self.header("content-type", "application/x-www-form-urlencoded")
+            .body(body)
     }
 
     pub fn json(self, value: &Value) -> Self {
-        self.header("content-type", "application/json").body(value.to_string())
+        self.header("content-type", "application/json")
+            .body(value.to_string())
     }
 
     /// Sends it and reads the whole reply.
@@ -66,25 +76,39 @@ impl Request {
         let stream = TcpStream::connect(self.address).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
-        let mut builder = http::Request::builder().method(self.method.as_str()).uri(self.path.as_str());
-        if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        let mut builder = http::Request::builder()
+            .method(self.method.as_str())
+            .uri(self.path.as_str());
+        if !self
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             builder = builder.header("host", self.address.to_string());
         }
         for (name, value) in &self.headers {
             builder = builder.header(name.as_str(), value.as_slice());
         }
-        let response = sender.send_request(builder.body(Full::new(self.body.clone()))?).await?;
+        let response = sender
+            .send_request(builder.body(Full::new(self.body.clone()))?)
+            .await?;
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         driver.abort();
-        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
+        Ok(Reply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        })
     }
 }
 
 impl Reply {
     /// A header field; `None` if absent.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("ASCII"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("ASCII"))
     }
 
     pub fn text(&self) -> String {
@@ -92,13 +116,19 @@ impl Reply {
     }
 
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// The values that the echo API saw of a header, in its reply.
     pub fn upstream_saw(&self, name: &str) -> Vec<String> {
         let headers = self.json()["headers"].clone();
-        let pairs: Vec<(String, String)> = serde_json::from_value(headers).expect("the echo's headers");
-        pairs.into_iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+        let pairs: Vec<(String, String)> =
+            serde_json::from_value(headers).expect("the echo's headers");
+        pairs
+            .into_iter()
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
     }
 }

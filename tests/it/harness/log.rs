@@ -11,7 +11,10 @@ pub struct LogSink(Arc<Mutex<Vec<u8>>>);
 
 impl Write for LogSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -30,12 +33,19 @@ impl LogSink {
     pub fn records(&self) -> Vec<Value> {
         let text = self.text();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| serde_json::from_str(line).expect("a JSON record")).collect()
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a JSON record"))
+            .collect()
     }
 
     /// The record of an exchange, once it has been written.
     pub async fn record(&self, request_id: &str) -> Value {
-        let find = || self.records().into_iter().find(|record| record["request_id"] == request_id);
+        let find = || {
+            self.records()
+                .into_iter()
+                .find(|record| record["request_id"] == request_id)
+        };
         eventually("the access record", || std::future::ready(find().is_some())).await;
         find().expect("the record")
     }

@@ -1,12 +1,19 @@
 //! Starts a world for a test: issuer, upstream and gateway on free ports, and ends it when dropped.
 
 mod client;
+pub mod link;
 mod log;
+pub mod program;
 mod raw;
+mod raw_upstream;
+mod scripted;
 
 pub use client::{Reply, Request, request};
+pub use link::Link;
 pub use log::LogSink;
 pub use raw::Raw;
+pub use raw_upstream::RawUpstream;
+pub use scripted::Scripted;
 
 use bonterra_gateway::app::App;
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
@@ -105,10 +112,16 @@ impl World {
     pub async fn of(options: AuthOptions, config: &str) -> Self {
         let auth = BonterraAuth::start(options).await.expect("issuer");
         let echo = Echo::start(local()).await.expect("upstream");
-        let config = config.replace("ISSUER", auth.issuer()).replace("ECHO", &echo.url());
+        let config = config
+            .replace("ISSUER", auth.issuer())
+            .replace("ECHO", &echo.url());
         let gateway = Gateway::start(&config).await;
         within("ready", gateway.app.ready()).await;
-        Self { auth, echo, gateway }
+        Self {
+            auth,
+            echo,
+            gateway,
+        }
     }
 
     /// A request to the gateway.
@@ -156,7 +169,13 @@ impl Gateway {
             Err(error) => panic!("the gateway does not start:\n{error}"),
         };
         let address = *app.addresses.first().expect("a listener");
-        Self { address, admin: app.admin, app, log, folder }
+        Self {
+            address,
+            admin: app.admin,
+            app,
+            log,
+            folder,
+        }
     }
 
     /// The gateway's file.
@@ -176,6 +195,13 @@ impl Gateway {
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
             .unwrap_or(0.0)
     }
+}
+
+/// A configuration with more lines in a table that it has, named by its header: `[server]`.
+pub fn with_lines(config: &str, table: &str, lines: &str) -> String {
+    let header = format!("\n{table}\n");
+    assert_eq!(config.matches(&header).count(), 1, "one {table}");
+    config.replace(&header, &format!("{header}{lines}\n"))
 }
 
 /// Port 0 on loopback.
@@ -208,9 +234,18 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
 
 /// Checks a refusal as DESIGN §4 has it: status, problem body, reason; and that log and metric say
 /// the same.
-pub async fn assert_refused(gateway: &Gateway, reply: &Reply, status: u16, reason: &str, route: &str) {
+pub async fn assert_refused(
+    gateway: &Gateway,
+    reply: &Reply,
+    status: u16,
+    reason: &str,
+    route: &str,
+) {
     assert_eq!(reply.status, status, "{}", reply.text());
-    assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+    assert_eq!(
+        reply.header("content-type"),
+        Some("application/problem+json")
+    );
     let problem = reply.json();
     assert_eq!(problem["reason"], json!(reason));
     assert_eq!(problem["status"], json!(status));

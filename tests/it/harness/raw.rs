@@ -1,6 +1,6 @@
 //! A bare socket, for what a client library would tidy up.
 
-use super::within;
+use super::{Reply, within};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,11 +13,25 @@ pub struct Raw {
 
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.expect("connected"), unread: Vec::new() }
+        Self::of(TcpStream::connect(address).await.expect("connected"))
+    }
+
+    /// A connection that is there already.
+    pub fn of(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            unread: Vec::new(),
+        }
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("sent");
+    }
+
+    /// Sends as much as the other side takes.
+    pub async fn try_send(&mut self, bytes: &[u8]) {
+        // A peer that has gone is what some tests are about.
+        let _ = self.stream.write_all(bytes).await;
     }
 
     /// Reads one reply with a Content-Length body (or none); head and body as text.
@@ -27,21 +41,49 @@ impl Raw {
                 if let Some(end) = find(&self.unread, b"\r\n\r\n") {
                     break end + 4;
                 }
-                assert!(self.read_some().await > 0, "closed in the head: {:?}", String::from_utf8_lossy(&self.unread));
+                assert!(
+                    self.read_some().await > 0,
+                    "closed in the head: {:?}",
+                    String::from_utf8_lossy(&self.unread)
+                );
             };
             let head = String::from_utf8_lossy(&self.unread[..head_end]).into_owned();
             let length = head
                 .lines()
-                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok())
+                .find_map(|line| {
+                    line.to_ascii_lowercase()
+                        .strip_prefix("content-length:")?
+                        .trim()
+                        .parse::<usize>()
+                        .ok()
+                })
                 .unwrap_or(0);
             while self.unread.len() < head_end + length {
                 assert!(self.read_some().await > 0, "closed in the body");
             }
-            let body = String::from_utf8_lossy(&self.unread[head_end..head_end + length]).into_owned();
+            let body =
+                String::from_utf8_lossy(&self.unread[head_end..head_end + length]).into_owned();
             self.unread.drain(..head_end + length);
             (head, body)
         })
         .await
+    }
+
+    /// Reads one reply as [`Self::reply`] does, for the checks that a client's reply gets.
+    pub async fn whole(&mut self) -> Reply {
+        let (head, body) = self.reply().await;
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.get(9..12)?.parse().ok());
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            (name, value.parse().expect("a value"))
+        });
+        Reply {
+            status: status.expect("a status"),
+            headers: headers.collect(),
+            body: body.into(),
+        }
     }
 
     /// Everything until the other side closes.
@@ -52,6 +94,22 @@ impl Raw {
             String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
         })
         .await
+    }
+
+    /// Exactly these bytes, come next.
+    pub async fn expect(&mut self, bytes: &str) {
+        within(bytes, async {
+            while self.unread.len() < bytes.len() {
+                assert!(
+                    self.read_some().await > 0,
+                    "closed after {:?}",
+                    String::from_utf8_lossy(&self.unread)
+                );
+            }
+        })
+        .await;
+        let came: Vec<u8> = self.unread.drain(..bytes.len()).collect();
+        assert_eq!(String::from_utf8_lossy(&came), bytes);
     }
 
     async fn read_some(&mut self) -> usize {

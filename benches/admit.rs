@@ -1,0 +1,133 @@
+//! What deciding about a request costs: a token seen before, one never seen, and refusals.
+
+use bonterra_gateway::app;
+use bonterra_gateway::config;
+use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
+use bonterra_gateway::gateway::{Decision, admit};
+use bonterra_gateway::identity::unix_now;
+use bonterra_gateway::keys::jwks;
+use bonterra_gateway::request::{RequestView, TrustedProxies};
+use bonterra_gateway::snapshot::{Snapshot, compile};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use http::Request;
+use http::request::Parts;
+use serde_json::json;
+use std::hint::black_box;
+use std::net::SocketAddr;
+
+const CONFIG: &str = r#"
+[issuer.bonterra]
+url = "ISSUER"
+audiences = ["https://api.bonterra.network"]
+
+[upstream.grants]
+servers = ["http://127.0.0.1:9000"]
+
+[[route]]
+name = "grants"
+path = "/grants/*"
+upstream = "grants"
+scopes = ["read:grants"]
+"#;
+
+/// An issuer whose keys the snapshot has, without a socket in between.
+struct Scene {
+    runtime: tokio::runtime::Runtime,
+    auth: BonterraAuth,
+    snapshot: Snapshot,
+}
+
+impl Scene {
+    fn set() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let auth = runtime
+            .block_on(BonterraAuth::start(AuthOptions::default()))
+            .expect("an issuer");
+        let parsed = config::parse("bench.toml", &CONFIG.replace("ISSUER", auth.issuer()));
+        let snapshot = compile(parsed, &app::environment().expect("metrics")).expect("no mistakes");
+        for issuer in snapshot.issuers.iter() {
+            issuer.keys.replace(
+                jwks::parse(auth.jwks().to_string().as_bytes(), unix_now())
+                    .expect("keys")
+                    .set,
+            );
+        }
+        Self {
+            runtime,
+            auth,
+            snapshot,
+        }
+    }
+
+    fn token(&self, number: u64) -> String {
+        let mut claims = self.auth.claims();
+        claims["jti"] = json!(number);
+        self.auth.mint(&claims)
+    }
+
+    /// Whether the request is admitted.
+    fn admits(&self, head: &Parts) -> bool {
+        let trusted = TrustedProxies::default();
+        let peer = trusted.peer(SocketAddr::from(([127, 0, 0, 1], 4711)));
+        let view = RequestView::new(head, peer, &trusted).expect("a plain request");
+        matches!(
+            admit(&self.snapshot, &view, unix_now()),
+            Decision::Admitted(_)
+        )
+    }
+}
+
+fn head(token: Option<&str>) -> Parts {
+    let mut request = Request::get("/grants/4711?page=2").header("host", "api.bonterra.network");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request.body(()).expect("a request").into_parts().0
+}
+
+fn benches(criterion: &mut Criterion) {
+    let scene = Scene::set();
+    let mut group = criterion.benchmark_group("admit");
+
+    let known = head(Some(&scene.token(0)));
+    assert!(scene.admits(&known));
+    group.bench_function("known token", |bencher| {
+        bencher.iter(|| scene.admits(black_box(&known)))
+    });
+
+    let mut number = 1;
+    group.bench_function("new token", |bencher| {
+        bencher.iter_batched(
+            || {
+                number += 1;
+                head(Some(&scene.token(number)))
+            },
+            |head| assert!(scene.admits(black_box(&head))),
+            BatchSize::SmallInput,
+        );
+    });
+
+    let missing = head(None);
+    assert!(!scene.admits(&missing));
+    group.bench_function("no token", |bencher| {
+        bencher.iter(|| scene.admits(black_box(&missing)))
+    });
+
+    // The last character of a signature may carry spare bits; the first never does.
+    let good = scene.token(0);
+    let (signed, signature) = good.rsplit_once('.').expect("a signature");
+    let first = if signature.starts_with('A') { "B" } else { "A" };
+    let forged = head(Some(&format!("{signed}.{first}{}", &signature[1..])));
+    assert!(!scene.admits(&forged));
+    group.bench_function("forged signature", |bencher| {
+        bencher.iter(|| scene.admits(black_box(&forged)))
+    });
+    group.finish();
+    drop(scene.runtime);
+}
+
+criterion_group!(all, benches);
+criterion_main!(all);

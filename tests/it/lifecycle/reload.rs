@@ -1,0 +1,287 @@
+//! A changed file is in force as a whole or not at all, and no request notices.
+
+use crate::harness::{CONFIG, World, eventually, within};
+use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+const SUCCESSFUL: &str = "gateway_config_last_reload_successful";
+
+/// A world whose public route answers with this generation, twice.
+async fn world() -> World {
+    World::with(&generation(CONFIG, 1)).await
+}
+
+/// The same file with another generation.
+fn generation(config: &str, number: usize) -> String {
+    let (before, after) = config.split_once("auth = \"none\"\n").expect("the public route");
+    assert!(!after.contains("[["), "it is the last");
+    let set = format!("X-One = \"{number}\", X-Two = \"{number}\"");
+    format!("{before}auth = \"none\"\nresponse_headers = {{ set = {{ {set} }} }}\n")
+}
+
+impl World {
+    fn read(&self) -> String {
+        std::fs::read_to_string(self.gateway.file()).expect("the file")
+    }
+
+    fn write(&self, config: &str) {
+        std::fs::write(self.gateway.file(), config).expect("written");
+    }
+
+    async fn reload(&self) -> (u16, String) {
+        let reply = self.gateway.admin("POST", "/-/reload").await;
+        (reply.status, reply.text())
+    }
+
+    async fn generation(&self) -> String {
+        let reply = self.get("/public/").send().await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("x-one"), reply.header("x-two"));
+        reply.header("x-one").expect("a generation").to_owned()
+    }
+}
+
+/// Clients that ask without a pause until told to stop; what failed, and what they saw.
+struct Load {
+    ended: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    clients: Vec<tokio::task::JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    fn on(world: &Arc<World>) -> Self {
+        let (ended, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let token = world.auth.token();
+        let client = |number: usize| {
+            let (world, ended, served) = (Arc::clone(world), Arc::clone(&ended), Arc::clone(&served));
+            let token = token.clone();
+            tokio::spawn(async move {
+                let mut failed = Vec::new();
+                let path = if number % 2 == 0 { "/public/" } else { "/grants/1" };
+                while !ended.load(Relaxed) {
+                    match world.get(path).bearer(&token).try_send().await {
+                        Ok(reply) if reply.status == 200 && reply.header("x-one") == reply.header("x-two") => {}
+                        Ok(reply) => failed.push(format!("{} {:?}", reply.status, reply.headers)),
+                        Err(error) => failed.push(error.to_string()),
+                    }
+                    served.fetch_add(1, Relaxed);
+                }
+                failed
+            })
+        };
+        let clients = (0..4).map(client).collect();
+        Self { ended, served, clients }
+    }
+
+    /// Lets some more requests through.
+    async fn goes_on(&self) {
+        let now = self.served.load(Relaxed);
+        eventually("load", || std::future::ready(self.served.load(Relaxed) >= now + 20)).await;
+    }
+
+    async fn end(self) {
+        self.ended.store(true, Relaxed);
+        let failed: Vec<String> =
+            join_all(self.clients).await.into_iter().flat_map(|client| client.expect("no panic")).collect();
+        assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+    }
+}
+
+#[tokio::test]
+async fn a_reload_on_demand_applies_and_says_what_changed() {
+    let world = world().await;
+    let loaded = world.gateway.metric("gateway_config_last_reload_success_timestamp_seconds").await;
+    assert!(loaded > 1.7e9, "{loaded}");
+    assert_eq!(world.gateway.metric(SUCCESSFUL).await, 1.0);
+    assert_eq!(world.reload().await, (200, "{\"changes\":[],\"restart\":[]}\n".to_owned()));
+
+    world.write(&generation(&world.read(), 2).replace("path = \"/optional/*\"", "path = \"/maybe/*\"\ntimeout = \"9s\""));
+    let (status, text) = world.reload().await;
+    assert_eq!(status, 200, "{text}");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        report,
+        json!({
+            "changes": [
+                "route.optional.path: \"/optional/*\" -> \"/maybe/*\"",
+                "route.optional.timeout: \"1m\" -> \"9s\"",
+                "route.public.response_headers.set.X-One: \"1\" -> \"2\"",
+                "route.public.response_headers.set.X-Two: \"1\" -> \"2\"",
+            ],
+            "restart": [],
+        })
+    );
+    assert_eq!(world.generation().await, "2");
+    assert_eq!(world.get("/maybe/").send().await.status, 200);
+    assert_eq!(world.get("/optional/").send().await.status, 404);
+    assert!(world.gateway.metric("gateway_config_last_reload_success_timestamp_seconds").await >= loaded);
+}
+
+#[tokio::test]
+async fn a_change_of_the_file_is_noticed() {
+    let world = world().await;
+    world.write(&generation(&world.read(), 2));
+    eventually("generation 2", async || world.generation().await == "2").await;
+    // Many editors write a new file and rename it.
+    let new = world.gateway.file().with_file_name("new.toml");
+    std::fs::write(&new, generation(&world.read(), 3)).expect("written");
+    std::fs::rename(&new, world.gateway.file()).expect("renamed");
+    eventually("generation 3", async || world.generation().await == "3").await;
+}
+
+/// As Kubernetes updates a ConfigMap: the file is a link into a link to a folder, which is replaced.
+#[tokio::test]
+async fn a_swapped_symbolic_link_is_noticed() {
+    let world = world().await;
+    let folder = world.gateway.file().parent().expect("a folder").to_owned();
+    let publish = |number: usize| {
+        let version = folder.join(format!("..{number}"));
+        std::fs::create_dir(&version).expect("a folder");
+        std::fs::write(version.join("gateway.toml"), generation(&world.read(), number)).expect("written");
+        symlink(format!("..{number}"), folder.join("..new")).expect("a link");
+        std::fs::rename(folder.join("..new"), folder.join("..data")).expect("swapped");
+    };
+    publish(1);
+    symlink("..data/gateway.toml", folder.join("link")).expect("a link");
+    std::fs::rename(folder.join("link"), world.gateway.file()).expect("swapped");
+    publish(2);
+    std::fs::remove_dir_all(folder.join("..1")).expect("removed");
+    eventually("generation 2", async || world.generation().await == "2").await;
+    assert_eq!(world.gateway.metric(SUCCESSFUL).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_broken_file_changes_nothing_under_load() {
+    let world = Arc::new(world().await);
+    let good = world.read();
+    let load = Load::on(&world);
+    let broken = good
+        .replace("upstream = \"echo\"\nauth = \"optional\"", "upstream = \"ecko\"\nauth = \"optional\"")
+        .replace("drain_timeout = \"5s\"", "drain_timeot = \"5s\"");
+    for config in [broken.as_str(), "no toml [", "", "[server]\nlisten = []\n"] {
+        world.write(config);
+        let (status, text) = world.reload().await;
+        assert_eq!(status, 422, "{config}: {text}");
+        assert_eq!(world.gateway.metric(SUCCESSFUL).await, 0.0);
+        assert_eq!(world.generation().await, "1");
+        load.goes_on().await;
+        if config == broken {
+            // Both mistakes, each with its place and a hint.
+            let file = world.gateway.file();
+            let located = |needle: &str, column: usize| {
+                let line = config.lines().position(|line| line.contains(needle)).expect("the mistake") + 1;
+                format!("{}:{line}:{column}", file.display())
+            };
+            assert!(text.contains(&located("drain_timeot", 1)), "{text}");
+            assert!(text.contains(&located("\"ecko\"", 12)), "{text}");
+            assert!(text.contains("did you mean `drain_timeout`?"), "{text}");
+            assert!(text.contains("did you mean `echo`?"), "{text}");
+        }
+    }
+    std::fs::remove_file(world.gateway.file()).expect("removed");
+    assert_eq!(world.reload().await.0, 422);
+    assert_eq!(world.gateway.metric(SUCCESSFUL).await, 0.0);
+    load.goes_on().await;
+
+    world.write(&generation(&good, 2));
+    assert_eq!(world.reload().await.0, 200);
+    assert_eq!(world.gateway.metric(SUCCESSFUL).await, 1.0);
+    assert_eq!(world.generation().await, "2");
+    load.end().await;
+}
+
+#[tokio::test]
+async fn many_reloads_under_load_cost_no_request_and_mix_nothing() {
+    let world = Arc::new(world().await);
+    let before = world.auth.counts();
+    let load = Load::on(&world);
+    for number in 2..32 {
+        world.write(&generation(&world.read(), number));
+        let (status, text) = world.reload().await;
+        assert_eq!(status, 200, "{text}");
+        assert_eq!(world.generation().await, number.to_string());
+    }
+    load.goes_on().await;
+    load.end().await;
+    assert_eq!(world.auth.counts(), before, "what has not changed is taken over, keys included");
+    assert!(world.echo.connections() <= 8, "so are connections: {}", world.echo.connections());
+}
+
+#[tokio::test]
+async fn a_request_in_flight_ends_as_it_began() {
+    let world = world().await;
+    let slow = world.get("/public/slow-head?ms=300");
+    let (reply, ()) = tokio::join!(slow.send(), async {
+        eventually("it is upstream", async || !world.echo.seen().is_empty()).await;
+        world.write(&generation(&world.read(), 2).replace("path = \"/public/*\"", "path = \"/open/*\""));
+        assert_eq!(world.reload().await.0, 200);
+        assert_eq!(world.get("/public/").send().await.status, 404);
+    });
+    assert_eq!((reply.status, reply.header("x-one")), (200, Some("1")));
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_is_named() {
+    let world = world().await;
+    let config = world.read();
+    let other = config
+        .replace("listen = [\"127.0.0.1:0\"]", "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]")
+        .replace("workers = 1", "workers = 2")
+        .replace("\nlisten = \"127.0.0.1:0\"", "\nlisten = \"127.0.0.1:3\"")
+        .replace("[upstream.echo]", "[log]\nlevel = \"debug\"\n\n[upstream.echo]");
+    world.write(&generation(&other, 2));
+    let (status, text) = world.reload().await;
+    assert_eq!(status, 200, "{text}");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(report["restart"], json!(["admin.listen", "log.level", "server.listen", "server.workers"]));
+    assert_eq!(world.generation().await, "2", "the rest is in force, at the old address");
+}
+
+#[tokio::test]
+async fn a_new_issuer_has_its_keys_before_its_first_request() {
+    let world = world().await;
+    let second = BonterraAuth::start(AuthOptions { key_slot: 20, ..AuthOptions::default() }).await.expect("issuer");
+    let request = world.get("/grants/1").bearer(&second.token());
+    assert_eq!(request.send().await.json()["reason"], json!("wrong_issuer"));
+    let table = format!(
+        "\n[issuer.second]\nurl = \"{}\"\naudiences = [\"https://api.bonterra.network\"]\n",
+        second.issuer()
+    );
+    let one = world.read();
+    world.write(&format!("{one}{table}"));
+    assert_eq!(world.reload().await.0, 200);
+    assert_eq!(request.send().await.status, 200);
+    assert_eq!(world.gateway.admin("GET", "/readyz").await.status, 200);
+
+    world.write(&one);
+    assert_eq!(world.reload().await.0, 200);
+    let refused = request.send().await;
+    assert_eq!(refused.json()["reason"], json!("wrong_issuer"), "what was cached of it is worth nothing now");
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_down_does_not_hold_a_reload_up_for_ever() {
+    let world = world().await;
+    let down = crate::harness::nobody();
+    let table = format!("\n[issuer.down]\nurl = \"http://{down}/\"\naudiences = [\"a\"]\ntimeout = \"200ms\"\n");
+    world.write(&format!("{}{table}", generation(&world.read(), 2)));
+    let (status, text) = within("the reload", world.reload()).await;
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(world.generation().await, "2");
+    assert_eq!(world.authorized("/grants/1").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn only_a_post_reloads() {
+    let world = world().await;
+    world.write(&generation(&world.read(), 2));
+    for method in ["GET", "PUT"] {
+        let reply = world.gateway.admin(method, "/-/reload").await;
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")));
+    }
+    assert_eq!(world.get("/-/reload").send().await.status, 404, "and not where clients are");
+}
