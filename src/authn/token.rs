@@ -33,6 +33,9 @@ impl<'t> UnverifiedToken<'t> {
         }
         let header =
             object(header).ok_or_else(|| malformed("the header is no strict JSON object"))?;
+        if URL_SAFE_NO_PAD.decode(signature).is_err() {
+            return Err(malformed("the signature is no strict base64url"));
+        }
         let claims =
             object(payload).ok_or_else(|| malformed("the payload is no strict JSON object"))?;
         if !header.get("alg").is_some_and(Value::is_string) {

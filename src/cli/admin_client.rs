@@ -25,10 +25,18 @@ pub async fn ask(
     // The file may have mistakes elsewhere: a reload is asked for to be told of them.
     let parsed = config::load(path).map_err(|errors| errors.to_string())?;
     let address = reachable(parsed.config.admin.listen.0);
-    tokio::time::timeout(PATIENCE, exchange(address, method, target))
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer in {}s", PATIENCE.as_secs())))
-        .map_err(|why| format!("the gateway's admin listener at {address}: {why}"))
+    let why = match tokio::time::timeout(PATIENCE, exchange(address, method, target)).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(why)) => why,
+        Err(_) => format!("no answer in {}s", PATIENCE.as_secs()),
+    };
+    let why = format!("the gateway's admin listener at {address}: {why}");
+    if parsed.mistakes.is_empty() {
+        return Err(why);
+    }
+    // They may be why this is not its address.
+    let errors = parsed.source.report(parsed.mistakes);
+    Err(format!("{why}\nthe file has mistakes:\n{errors}"))
 }
 
 /// An address that means "all of mine" is reached by loopback.

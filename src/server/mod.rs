@@ -1,11 +1,13 @@
 //! Where clients connect: listeners, connections, and the way of each request through the gateway.
 
+mod client;
 mod connection;
 mod drain;
 mod listen;
 mod metadata;
 mod oauth;
 mod service;
+mod unparsed;
 
 pub use drain::{Drain, Stage};
 pub use listen::{Bound, Listener, bind, serve};

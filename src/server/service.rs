@@ -1,6 +1,6 @@
 //! The way of one request: view, decision, action, and exactly one record whatever happens.
 
-use super::connection::Client;
+use super::client::Client;
 use super::{Shared, metadata, oauth};
 use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;

@@ -43,6 +43,11 @@ pub fn compile(parsed: Parsed, env: &Env) -> Result<Snapshot, ConfigErrors> {
 
 /// `None` only if mistakes were found.
 fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Option<Snapshot> {
+    if config.route.is_empty() && config.oauth.is_empty() {
+        // A file that was cut short must not silence a gateway that runs.
+        let nothing = Mistake::missing(at!["route"]);
+        mistakes.push(nothing.hint("without a [[route]] or an [oauth.NAME] nothing is served"));
+    }
     let limits = limits(&config.server, mistakes);
     let providers = issuers::build(&config, env, mistakes);
     let upstreams = upstreams::build(&config, env, mistakes);

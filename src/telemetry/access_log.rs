@@ -135,7 +135,8 @@ fn text(record: &Record<'_>) -> String {
         record.client,
         record.status,
         record.method,
-        record.host,
+        // It is the client's own words, which may hold a tab.
+        record.host.escape_debug(),
         record.path,
         record.route,
         record.duration * 1e3,

@@ -13,8 +13,18 @@ const LAYERS: [&[&str]; 8] = [
     &["admin", "proxy", "reload", "server"],
     &["gateway"],
     &["snapshot"],
-    &["authn", "authz", "headers", "limit", "oauth", "route", "upstream"],
-    &["identity", "keys", "outbound", "rejection", "request", "store", "telemetry"],
+    &[
+        "authn", "authz", "headers", "limit", "oauth", "route", "upstream",
+    ],
+    &[
+        "identity",
+        "keys",
+        "outbound",
+        "rejection",
+        "request",
+        "store",
+        "telemetry",
+    ],
 ];
 
 /// Modules that use nothing of ours, and who may use them.
@@ -27,16 +37,44 @@ const LEAVES: [(&str, &[&str]); 3] = [
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
 const WITHIN: [(&str, &str, &str); 11] = [
     ("admin", "reload", "POST /-/reload"),
-    ("admin", "server", "readiness is the state of what is being served"),
-    ("reload", "server", "puts the new snapshot where the workers look"),
+    (
+        "admin",
+        "server",
+        "readiness is the state of what is being served",
+    ),
+    (
+        "reload",
+        "server",
+        "puts the new snapshot where the workers look",
+    ),
     ("server", "proxy", "hands over what was admitted"),
-    ("authn", "headers", "a verified claim is encoded once, when the identity is made"),
-    ("keys", "identity", "the age of keys is told in the same seconds as that of tokens"),
+    (
+        "authn",
+        "headers",
+        "a verified claim is encoded once, when the identity is made",
+    ),
+    (
+        "keys",
+        "identity",
+        "the age of keys is told in the same seconds as that of tokens",
+    ),
     ("keys", "outbound", "fetches keys"),
     ("keys", "telemetry", "counts fetches"),
-    ("request", "rejection", "a request that cannot be read is refused"),
-    ("telemetry", "identity", "the access record names the caller"),
-    ("telemetry", "rejection", "the access record and the metrics name the reason"),
+    (
+        "request",
+        "rejection",
+        "a request that cannot be read is refused",
+    ),
+    (
+        "telemetry",
+        "identity",
+        "the access record names the caller",
+    ),
+    (
+        "telemetry",
+        "rejection",
+        "the access record and the metrics name the reason",
+    ),
 ];
 
 /// Where HTTP is spoken, rather than decided about.
@@ -53,7 +91,16 @@ const SPEAKS_HTTP: [&str; 9] = [
 ];
 
 /// Where requests are decided about: values in, values out.
-const DECIDES: [&str; 8] = ["authn/", "authz", "gateway", "headers", "identity", "rejection", "request", "route"];
+const DECIDES: [&str; 8] = [
+    "authn/",
+    "authz",
+    "gateway",
+    "headers",
+    "identity",
+    "rejection",
+    "request",
+    "route",
+];
 
 /// What deciding code has no use for.
 const IO: [&str; 9] = [
@@ -88,20 +135,34 @@ fn imports_follow_the_layers() {
             wrong.push(format!("src/{file}: {from} uses {to}"));
         }
     }
-    assert!(wrong.is_empty(), "against the layers:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "against the layers:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn every_module_has_its_layer_and_every_exception_its_use() {
-    let modules: BTreeSet<String> = sources().iter().map(|source| module(&source.name)).collect();
+    let modules: BTreeSet<String> = sources()
+        .iter()
+        .map(|source| module(&source.name))
+        .collect();
     for module in modules.iter().filter(|module| *module != "lib") {
         let known = layer(module).is_some() || LEAVES.iter().any(|(leaf, _)| leaf == module);
-        assert!(known, "src/{module}: say in tests/it/architecture.rs in which layer it is");
+        assert!(
+            known,
+            "src/{module}: say in tests/it/architecture.rs in which layer it is"
+        );
     }
-    let uses: BTreeSet<(String, String)> = uses().into_iter().map(|(from, to, _)| (from, to)).collect();
+    let uses: BTreeSet<(String, String)> =
+        uses().into_iter().map(|(from, to, _)| (from, to)).collect();
     for (from, to, reason) in WITHIN {
         assert!(!reason.is_empty(), "{from} uses {to}: why?");
-        assert!(uses.contains(&(from.to_owned(), to.to_owned())), "{from} uses {to} no more: strike it out");
+        assert!(
+            uses.contains(&(from.to_owned(), to.to_owned())),
+            "{from} uses {to} no more: strike it out"
+        );
     }
 }
 
@@ -129,8 +190,16 @@ fn no_module_uses_itself_through_others() {
 fn hyper_stays_where_http_is_spoken() {
     for source in sources() {
         let speaks = SPEAKS_HTTP.iter().any(|place| within(&source.name, place));
-        let foreign = source.tokens.iter().find(|token| *token == "hyper" || token.starts_with("hyper_"));
-        assert!(speaks || foreign.is_none(), "src/{} uses {}", source.name, foreign.unwrap_or(&String::new()));
+        let foreign = source
+            .tokens
+            .iter()
+            .find(|token| *token == "hyper" || token.starts_with("hyper_"));
+        assert!(
+            speaks || foreign.is_none(),
+            "src/{} uses {}",
+            source.name,
+            foreign.unwrap_or(&String::new())
+        );
     }
 }
 
@@ -140,8 +209,16 @@ fn deciding_code_does_no_io() {
     for source in sources() {
         if DECIDES.iter().any(|place| within(&source.name, place)) {
             decides += 1;
-            let forbidden: Vec<_> = source.tokens.iter().filter(|token| IO.contains(&token.as_str())).collect();
-            assert!(forbidden.is_empty(), "src/{} decides, and uses {forbidden:?}", source.name);
+            let forbidden: Vec<_> = source
+                .tokens
+                .iter()
+                .filter(|token| IO.contains(&token.as_str()))
+                .collect();
+            assert!(
+                forbidden.is_empty(),
+                "src/{} decides, and uses {forbidden:?}",
+                source.name
+            );
         }
     }
     assert!(decides >= DECIDES.len());
@@ -150,8 +227,17 @@ fn deciding_code_does_no_io() {
 #[test]
 fn files_are_short_and_say_what_they_are_for() {
     for source in sources() {
-        assert!(source.text.starts_with("//! "), "src/{} begins without a //! comment", source.name);
-        assert!(source.lines <= MAX_LINES, "src/{} has {} lines", source.name, source.lines);
+        assert!(
+            source.text.starts_with("//! "),
+            "src/{} begins without a //! comment",
+            source.name
+        );
+        assert!(
+            source.lines <= MAX_LINES,
+            "src/{} has {} lines",
+            source.name,
+            source.lines
+        );
     }
 }
 
@@ -176,8 +262,19 @@ use crate::eta;
     let found: BTreeSet<_> = source.modules().into_iter().collect();
     let expected = ["alpha", "beta", "epsilon", "eta", "gamma", "zeta"];
     assert_eq!(found, expected.map(str::to_owned).into());
-    assert_eq!(Source::new("main".to_owned(), "bonterra_gateway::cli::main()".to_owned()).modules(), ["cli"]);
-    let lines = Source::new("x".to_owned(), "a\n#[cfg(test)]\nmod tests {\n}\nb\n".to_owned()).lines;
+    assert_eq!(
+        Source::new(
+            "main".to_owned(),
+            "bonterra_gateway::cli::main()".to_owned()
+        )
+        .modules(),
+        ["cli"]
+    );
+    let lines = Source::new(
+        "x".to_owned(),
+        "a\n#[cfg(test)]\nmod tests {\n}\nb\n".to_owned(),
+    )
+    .lines;
     assert_eq!(lines, 2);
 }
 
@@ -187,7 +284,9 @@ fn permitted(from: &str, to: &str) -> bool {
     }
     match (layer(from), layer(to)) {
         (Some(from), Some(to)) if from < to => true,
-        _ => WITHIN.iter().any(|(a, b, _)| *a == from && *b == to && layer(from) == layer(to)),
+        _ => WITHIN
+            .iter()
+            .any(|(a, b, _)| *a == from && *b == to && layer(from) == layer(to)),
     }
 }
 
@@ -219,7 +318,12 @@ fn module(name: &str) -> String {
 fn within(name: &str, place: &str) -> bool {
     match place.strip_suffix('/') {
         Some(folder) => name == folder || name.starts_with(place),
-        None => name == place || name.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')),
+        None => {
+            name == place
+                || name
+                    .strip_prefix(place)
+                    .is_some_and(|rest| rest.starts_with('/'))
+        }
     }
 }
 
@@ -228,13 +332,25 @@ fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     collect(&root, &mut files);
-    let texts: BTreeMap<PathBuf, String> =
-        files.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("UTF-8"))).collect();
-    let tests: BTreeSet<PathBuf> = texts.iter().flat_map(|(path, text)| test_files(path, text)).collect();
+    let texts: BTreeMap<PathBuf, String> = files
+        .into_iter()
+        .map(|path| (path.clone(), fs::read_to_string(path).expect("UTF-8")))
+        .collect();
+    let tests: BTreeSet<PathBuf> = texts
+        .iter()
+        .flat_map(|(path, text)| test_files(path, text))
+        .collect();
     let kept = texts.into_iter().filter(|(path, _)| !tests.contains(path));
     kept.map(|(path, text)| {
-        let name = path.strip_prefix(&root).expect("below src").with_extension("");
-        let name = name.to_str().expect("UTF-8").trim_end_matches("/mod").to_owned();
+        let name = path
+            .strip_prefix(&root)
+            .expect("below src")
+            .with_extension("");
+        let name = name
+            .to_str()
+            .expect("UTF-8")
+            .trim_end_matches("/mod")
+            .to_owned();
         Source::new(name, text)
     })
     .collect()
@@ -254,7 +370,10 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 /// The files that a file mounts for its tests only: `#[cfg(test)] mod x;`.
 fn test_files(path: &Path, text: &str) -> Vec<PathBuf> {
     let folder = path.parent().expect("a folder");
-    let own = if path.file_name().is_some_and(|name| name == "mod.rs" || name == "lib.rs" || name == "main.rs") {
+    let own = if path
+        .file_name()
+        .is_some_and(|name| name == "mod.rs" || name == "lib.rs" || name == "main.rs")
+    {
         folder.to_owned()
     } else {
         path.with_extension("")
@@ -266,9 +385,14 @@ fn test_files(path: &Path, text: &str) -> Vec<PathBuf> {
             files.push(folder.join(rest.split('"').next().expect("a path")));
             continue;
         }
-        let declared = item.split_once("mod ").filter(|(before, _)| before.len() < 12);
+        let declared = item
+            .split_once("mod ")
+            .filter(|(before, _)| before.len() < 12);
         if let Some((name, _)) = declared.and_then(|(_, rest)| rest.split_once(';')) {
-            files.extend([own.join(format!("{name}.rs")), own.join(name).join("mod.rs")]);
+            files.extend([
+                own.join(format!("{name}.rs")),
+                own.join(name).join("mod.rs"),
+            ]);
         }
     }
     files
@@ -281,7 +405,12 @@ impl Source {
         let code = without_tests(&text);
         let lines = code.lines().count();
         let tokens = tokens(&code);
-        Self { name, text, tokens, lines }
+        Self {
+            name,
+            text,
+            tokens,
+            lines,
+        }
     }
 
     /// The top-level modules that are named, each time.
@@ -293,7 +422,9 @@ impl Source {
             let mut end = match token(at) {
                 "crate" | "bonterra_gateway" => at + 1,
                 "super" if at < 2 || token(at - 2) != "super" => {
-                    let above = (0..depth).take_while(|step| token(at + step * 2) == "super").count();
+                    let above = (0..depth)
+                        .take_while(|step| token(at + step * 2) == "super")
+                        .count();
                     if above < depth {
                         continue;
                     }
@@ -347,7 +478,9 @@ fn without_tests(text: &str) -> String {
         kept.push_str(&rest[..at]);
         let item = &rest[at..];
         let blank = blanked(item);
-        let block = blank.find('{').filter(|brace| blank.find(';').is_none_or(|end| *brace < end));
+        let block = blank
+            .find('{')
+            .filter(|brace| blank.find(';').is_none_or(|end| *brace < end));
         let end = match block {
             None => blank.find(';').map_or(item.len(), |end| end + 1),
             Some(brace) => {
@@ -384,7 +517,11 @@ fn blanked(text: &str) -> String {
             let marks = rest[1..].iter().take_while(|byte| **byte == b'#').count();
             let end = [&b"\""[..], &b"#".repeat(marks)].concat();
             let open = marks + 2;
-            if rest.get(open - 1) == Some(&b'"') { open + position(&rest[open..], &end) + end.len() } else { 1 }
+            if rest.get(open - 1) == Some(&b'"') {
+                open + position(&rest[open..], &end) + end.len()
+            } else {
+                1
+            }
         } else if rest[0] == b'"' {
             let mut end = 1;
             while end < rest.len() && rest[end] != b'"' {
@@ -400,14 +537,19 @@ fn blanked(text: &str) -> String {
             continue;
         };
         let end = (at + length).min(bytes.len());
-        out[at..end].iter_mut().filter(|byte| **byte != b'\n').for_each(|byte| *byte = b' ');
+        out[at..end]
+            .iter_mut()
+            .filter(|byte| **byte != b'\n')
+            .for_each(|byte| *byte = b' ');
         at = end;
     }
     String::from_utf8_lossy(&out).into_owned()
 }
 
 fn position(text: &[u8], part: &[u8]) -> usize {
-    text.windows(part.len()).position(|window| window == part).unwrap_or(text.len())
+    text.windows(part.len())
+        .position(|window| window == part)
+        .unwrap_or(text.len())
 }
 
 /// Identifiers, `::`, braces and commas.

@@ -3,8 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+mod architecture;
+mod command;
 mod harness;
 mod identity;
+mod lifecycle;
+mod metrics_and_log;
 mod oauth;
 mod paths;
 mod proxying;

@@ -749,7 +749,7 @@ async fn a_malformed_head_is_refused_in_our_words() {
         ),
         (
             "a NUL",
-            "GET /public/1 HTTP/1.1\r\nhost: a\r\nx-a: 1\02\r\n\r\n",
+            "GET /public/1 HTTP/1.1\r\nhost: a\r\nx-a: 1\x002\r\n\r\n",
         ),
         (
             "a bare CR",

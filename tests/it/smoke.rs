@@ -36,18 +36,40 @@ async fn a_token_admits_and_its_claims_arrive() {
 #[tokio::test]
 async fn a_client_without_a_token_is_told_where_tokens_come_from() {
     let world = World::start().await;
-    let refused = world.get("/grants/1").header("host", "api.example.com:8080").send().await;
-    let challenge = refused.header("www-authenticate").expect("a challenge").to_owned();
+    let refused = world
+        .get("/grants/1")
+        .header("host", "api.example.com:8080")
+        .send()
+        .await;
+    let challenge = refused
+        .header("www-authenticate")
+        .expect("a challenge")
+        .to_owned();
     let url = "http://api.example.com:8080/.well-known/oauth-protected-resource";
-    assert_eq!(challenge, format!("Bearer realm=\"bonterra\", resource_metadata=\"{url}\""));
+    assert_eq!(
+        challenge,
+        format!("Bearer realm=\"bonterra\", resource_metadata=\"{url}\"")
+    );
     let metadata = world
         .get("/.well-known/oauth-protected-resource")
         .header("host", "api.example.com:8080")
         .send()
         .await;
     assert_eq!(metadata.status, 200);
-    assert_eq!(metadata.json()["resource"], json!("http://api.example.com:8080"));
-    assert_eq!(metadata.json()["authorization_servers"], json!([world.auth.issuer()]));
-    let posted = world.post("/.well-known/oauth-protected-resource").send().await;
-    assert_eq!((posted.status, posted.header("allow")), (405, Some("GET, HEAD")));
+    assert_eq!(
+        metadata.json()["resource"],
+        json!("http://api.example.com:8080")
+    );
+    assert_eq!(
+        metadata.json()["authorization_servers"],
+        json!([world.auth.issuer()])
+    );
+    let posted = world
+        .post("/.well-known/oauth-protected-resource")
+        .send()
+        .await;
+    assert_eq!(
+        (posted.status, posted.header("allow")),
+        (405, Some("GET, HEAD"))
+    );
 }

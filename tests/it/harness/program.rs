@@ -186,11 +186,11 @@ impl GatewayProcess {
 }
 
 impl Running {
-    /// The first event with this message in the log of events.
+    /// The first event in the log of events whose message begins like this.
     pub fn event(&self, message: &str) -> Option<Value> {
-        self.stderr
-            .records()
-            .into_iter()
-            .find(|event| event["message"] == message)
+        self.stderr.records().into_iter().find(|event| {
+            let own = event["message"].as_str();
+            own.is_some_and(|own| own.starts_with(message))
+        })
     }
 }

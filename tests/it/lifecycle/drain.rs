@@ -12,8 +12,14 @@ const SOON: Duration = Duration::from_secs(3);
 
 fn config(delay: &str, timeout: &str) -> String {
     CONFIG
-        .replace("drain_delay = \"0s\"", &format!("drain_delay = \"{delay}\""))
-        .replace("drain_timeout = \"5s\"", &format!("drain_timeout = \"{timeout}\""))
+        .replace(
+            "drain_delay = \"0s\"",
+            &format!("drain_delay = \"{delay}\""),
+        )
+        .replace(
+            "drain_timeout = \"5s\"",
+            &format!("drain_timeout = \"{timeout}\""),
+        )
 }
 
 #[tokio::test]
@@ -32,8 +38,14 @@ async fn idle_connections_are_closed_early() {
     let mut used = Link::connect(world.gateway.address).await;
     assert_eq!(used.get("/public/").await.status, 200);
     let mut unused = Raw::connect(world.gateway.address).await;
-    let clients = format!("gateway_connections{{listener=\"{}\"}}", world.gateway.address);
-    eventually("both are there", async || world.gateway.metric(&clients).await == 2.0).await;
+    let clients = format!(
+        "gateway_connections{{listener=\"{}\"}}",
+        world.gateway.address
+    );
+    eventually("both are there", async || {
+        world.gateway.metric(&clients).await == 2.0
+    })
+    .await;
     let started = Instant::now();
     let stopped = within("the end", world.gateway.app.stop()).await;
     assert_eq!(stopped, Stopped { cut: 0 });
@@ -45,10 +57,17 @@ async fn idle_connections_are_closed_early() {
 #[tokio::test]
 async fn requests_in_flight_finish_and_new_ones_go_elsewhere() {
     let world = World::with(&config("400ms", "20s")).await;
-    let Gateway { app, address, admin, .. } = world.gateway;
+    let Gateway {
+        app,
+        address,
+        admin,
+        ..
+    } = world.gateway;
     let mut busy = Link::connect(address).await;
     let slow = tokio::spawn(async move {
-        let get = Request::get("/public/slow-head?ms=1200").body(nothing()).expect("a request");
+        let get = Request::get("/public/slow-head?ms=1200")
+            .body(nothing())
+            .expect("a request");
         let reply = busy.send(get).await;
         (reply, busy.is_open().await)
     });
@@ -61,13 +80,23 @@ async fn requests_in_flight_finish_and_new_ones_go_elsewhere() {
     let ready = request(admin, "GET", "/readyz");
     eventually("not ready", async || ready.send().await.status == 503).await;
     assert!(ready.send().await.text().contains("draining"));
-    assert_eq!(request(admin, "GET", "/livez").send().await.status, 200, "stopping is not dying");
+    assert_eq!(
+        request(admin, "GET", "/livez").send().await.status,
+        200,
+        "stopping is not dying"
+    );
     // Load balancers need a moment to hear of it: until then everybody is served.
-    assert!(started.elapsed() < Duration::from_millis(350), "the machine is too slow for this test");
+    assert!(
+        started.elapsed() < Duration::from_millis(350),
+        "the machine is too slow for this test"
+    );
     assert_eq!(kept.get("/public/").await.status, 200);
     assert_eq!(request(address, "GET", "/public/").send().await.status, 200);
 
-    eventually("nobody new", async || TcpStream::connect(address).await.is_err()).await;
+    eventually("nobody new", async || {
+        TcpStream::connect(address).await.is_err()
+    })
+    .await;
     assert!(started.elapsed() >= Duration::from_millis(400));
     assert!(!stopping.is_finished(), "one request is in flight");
     assert!(!kept.is_open().await, "who is idle is sent away");
@@ -75,8 +104,14 @@ async fn requests_in_flight_finish_and_new_ones_go_elsewhere() {
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("connection"), Some("close"));
     assert!(!open);
-    assert_eq!(within("the end", stopping).await.expect("no panic"), Stopped { cut: 0 });
-    assert!(started.elapsed() < Duration::from_secs(10), "no longer than the request took");
+    assert_eq!(
+        within("the end", stopping).await.expect("no panic"),
+        Stopped { cut: 0 }
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "no longer than the request took"
+    );
 }
 
 #[tokio::test]
@@ -84,28 +119,45 @@ async fn an_upload_in_flight_finishes_too() {
     let world = World::with(&config("0s", "20s")).await;
     let Gateway { app, address, .. } = world.gateway;
     let mut raw = Raw::connect(address).await;
-    raw.send("POST /public/sink HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfirst").await;
+    raw.send("POST /public/sink HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfirst")
+        .await;
     eventually("it is upstream", async || !world.echo.seen().is_empty()).await;
     let stopping = tokio::spawn(app.stop());
-    eventually("nobody new", async || TcpStream::connect(address).await.is_err()).await;
+    eventually("nobody new", async || {
+        TcpStream::connect(address).await.is_err()
+    })
+    .await;
     raw.send("other").await;
     let reply = raw.whole().await;
     assert_eq!(reply.json()["body_bytes"], serde_json::json!(10));
     assert_eq!(raw.rest().await, "");
-    assert_eq!(within("the end", stopping).await.expect("no panic"), Stopped { cut: 0 });
+    assert_eq!(
+        within("the end", stopping).await.expect("no panic"),
+        Stopped { cut: 0 }
+    );
 }
 
 #[tokio::test]
 async fn what_takes_longer_than_drain_timeout_is_cut() {
     let world = World::with(&config("0s", "300ms")).await;
     let mut raw = Raw::connect(world.gateway.address).await;
-    raw.send("GET /public/slow-head?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    raw.send("GET /public/slow-head?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
     eventually("it is upstream", async || !world.echo.seen().is_empty()).await;
     let started = Instant::now();
     let stopped = within("the end", world.gateway.app.stop()).await;
     assert_eq!(stopped, Stopped { cut: 1 });
-    assert!(started.elapsed() >= Duration::from_millis(300) && started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= Duration::from_millis(300) && started.elapsed() < SOON,
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(raw.rest().await, "");
-    let record = world.gateway.log.records().pop().expect("a record, even so");
+    let record = world
+        .gateway
+        .log
+        .records()
+        .pop()
+        .expect("a record, even so");
     assert_eq!(record["aborted"], serde_json::json!(true), "{record}");
 }

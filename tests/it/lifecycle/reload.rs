@@ -17,7 +17,9 @@ async fn world() -> World {
 
 /// The same file with another generation.
 fn generation(config: &str, number: usize) -> String {
-    let (before, after) = config.split_once("auth = \"none\"\n").expect("the public route");
+    let (before, after) = config
+        .split_once("auth = \"none\"\n")
+        .expect("the public route");
     assert!(!after.contains("[["), "it is the last");
     let set = format!("X-One = \"{number}\", X-Two = \"{number}\"");
     format!("{before}auth = \"none\"\nresponse_headers = {{ set = {{ {set} }} }}\n")
@@ -54,17 +56,27 @@ struct Load {
 
 impl Load {
     fn on(world: &Arc<World>) -> Self {
-        let (ended, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (ended, served) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let token = world.auth.token();
         let client = |number: usize| {
-            let (world, ended, served) = (Arc::clone(world), Arc::clone(&ended), Arc::clone(&served));
+            let (world, ended, served) =
+                (Arc::clone(world), Arc::clone(&ended), Arc::clone(&served));
             let token = token.clone();
             tokio::spawn(async move {
                 let mut failed = Vec::new();
-                let path = if number % 2 == 0 { "/public/" } else { "/grants/1" };
+                let path = if number % 2 == 0 {
+                    "/public/"
+                } else {
+                    "/grants/1"
+                };
                 while !ended.load(Relaxed) {
                     match world.get(path).bearer(&token).try_send().await {
-                        Ok(reply) if reply.status == 200 && reply.header("x-one") == reply.header("x-two") => {}
+                        Ok(reply)
+                            if reply.status == 200
+                                && reply.header("x-one") == reply.header("x-two") => {}
                         Ok(reply) => failed.push(format!("{} {:?}", reply.status, reply.headers)),
                         Err(error) => failed.push(error.to_string()),
                     }
@@ -74,32 +86,56 @@ impl Load {
             })
         };
         let clients = (0..4).map(client).collect();
-        Self { ended, served, clients }
+        Self {
+            ended,
+            served,
+            clients,
+        }
     }
 
     /// Lets some more requests through.
     async fn goes_on(&self) {
         let now = self.served.load(Relaxed);
-        eventually("load", || std::future::ready(self.served.load(Relaxed) >= now + 20)).await;
+        eventually("load", || {
+            std::future::ready(self.served.load(Relaxed) >= now + 20)
+        })
+        .await;
     }
 
     async fn end(self) {
         self.ended.store(true, Relaxed);
-        let failed: Vec<String> =
-            join_all(self.clients).await.into_iter().flat_map(|client| client.expect("no panic")).collect();
-        assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+        let failed: Vec<String> = join_all(self.clients)
+            .await
+            .into_iter()
+            .flat_map(|client| client.expect("no panic"))
+            .collect();
+        assert!(
+            failed.is_empty(),
+            "{} failed: {:?}",
+            failed.len(),
+            failed.first()
+        );
     }
 }
 
 #[tokio::test]
 async fn a_reload_on_demand_applies_and_says_what_changed() {
     let world = world().await;
-    let loaded = world.gateway.metric("gateway_config_last_reload_success_timestamp_seconds").await;
+    let loaded = world
+        .gateway
+        .metric("gateway_config_last_reload_success_timestamp_seconds")
+        .await;
     assert!(loaded > 1.7e9, "{loaded}");
     assert_eq!(world.gateway.metric(SUCCESSFUL).await, 1.0);
-    assert_eq!(world.reload().await, (200, "{\"changes\":[],\"restart\":[]}\n".to_owned()));
+    assert_eq!(
+        world.reload().await,
+        (200, "{\"changes\":[],\"restart\":[]}\n".to_owned())
+    );
 
-    world.write(&generation(&world.read(), 2).replace("path = \"/optional/*\"", "path = \"/maybe/*\"\ntimeout = \"9s\""));
+    world.write(&generation(&world.read(), 2).replace(
+        "path = \"/optional/*\"",
+        "path = \"/maybe/*\"\ntimeout = \"9s\"",
+    ));
     let (status, text) = world.reload().await;
     assert_eq!(status, 200, "{text}");
     let report: Value = serde_json::from_str(&text).expect("JSON");
@@ -118,7 +154,13 @@ async fn a_reload_on_demand_applies_and_says_what_changed() {
     assert_eq!(world.generation().await, "2");
     assert_eq!(world.get("/maybe/").send().await.status, 200);
     assert_eq!(world.get("/optional/").send().await.status, 404);
-    assert!(world.gateway.metric("gateway_config_last_reload_success_timestamp_seconds").await >= loaded);
+    assert!(
+        world
+            .gateway
+            .metric("gateway_config_last_reload_success_timestamp_seconds")
+            .await
+            >= loaded
+    );
 }
 
 #[tokio::test]
@@ -141,7 +183,11 @@ async fn a_swapped_symbolic_link_is_noticed() {
     let publish = |number: usize| {
         let version = folder.join(format!("..{number}"));
         std::fs::create_dir(&version).expect("a folder");
-        std::fs::write(version.join("gateway.toml"), generation(&world.read(), number)).expect("written");
+        std::fs::write(
+            version.join("gateway.toml"),
+            generation(&world.read(), number),
+        )
+        .expect("written");
         symlink(format!("..{number}"), folder.join("..new")).expect("a link");
         std::fs::rename(folder.join("..new"), folder.join("..data")).expect("swapped");
     };
@@ -160,7 +206,10 @@ async fn a_broken_file_changes_nothing_under_load() {
     let good = world.read();
     let load = Load::on(&world);
     let broken = good
-        .replace("upstream = \"echo\"\nauth = \"optional\"", "upstream = \"ecko\"\nauth = \"optional\"")
+        .replace(
+            "upstream = \"echo\"\nauth = \"optional\"",
+            "upstream = \"ecko\"\nauth = \"optional\"",
+        )
         .replace("drain_timeout = \"5s\"", "drain_timeot = \"5s\"");
     for config in [broken.as_str(), "no toml [", "", "[server]\nlisten = []\n"] {
         world.write(config);
@@ -173,7 +222,11 @@ async fn a_broken_file_changes_nothing_under_load() {
             // Both mistakes, each with its place and a hint.
             let file = world.gateway.file();
             let located = |needle: &str, column: usize| {
-                let line = config.lines().position(|line| line.contains(needle)).expect("the mistake") + 1;
+                let line = config
+                    .lines()
+                    .position(|line| line.contains(needle))
+                    .expect("the mistake")
+                    + 1;
                 format!("{}:{line}:{column}", file.display())
             };
             assert!(text.contains(&located("drain_timeot", 1)), "{text}");
@@ -207,8 +260,16 @@ async fn many_reloads_under_load_cost_no_request_and_mix_nothing() {
     }
     load.goes_on().await;
     load.end().await;
-    assert_eq!(world.auth.counts(), before, "what has not changed is taken over, keys included");
-    assert!(world.echo.connections() <= 8, "so are connections: {}", world.echo.connections());
+    assert_eq!(
+        world.auth.counts(),
+        before,
+        "what has not changed is taken over, keys included"
+    );
+    assert!(
+        world.echo.connections() <= 8,
+        "so are connections: {}",
+        world.echo.connections()
+    );
 }
 
 #[tokio::test]
@@ -217,7 +278,9 @@ async fn a_request_in_flight_ends_as_it_began() {
     let slow = world.get("/public/slow-head?ms=300");
     let (reply, ()) = tokio::join!(slow.send(), async {
         eventually("it is upstream", async || !world.echo.seen().is_empty()).await;
-        world.write(&generation(&world.read(), 2).replace("path = \"/public/*\"", "path = \"/open/*\""));
+        world.write(
+            &generation(&world.read(), 2).replace("path = \"/public/*\"", "path = \"/open/*\""),
+        );
         assert_eq!(world.reload().await.0, 200);
         assert_eq!(world.get("/public/").send().await.status, 404);
     });
@@ -229,22 +292,45 @@ async fn what_needs_a_restart_is_named() {
     let world = world().await;
     let config = world.read();
     let other = config
-        .replace("listen = [\"127.0.0.1:0\"]", "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]")
+        .replace(
+            "listen = [\"127.0.0.1:0\"]",
+            "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]",
+        )
         .replace("workers = 1", "workers = 2")
         .replace("\nlisten = \"127.0.0.1:0\"", "\nlisten = \"127.0.0.1:3\"")
-        .replace("[upstream.echo]", "[log]\nlevel = \"debug\"\n\n[upstream.echo]");
+        .replace(
+            "[upstream.echo]",
+            "[log]\nlevel = \"debug\"\n\n[upstream.echo]",
+        );
     world.write(&generation(&other, 2));
     let (status, text) = world.reload().await;
     assert_eq!(status, 200, "{text}");
     let report: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(report["restart"], json!(["admin.listen", "log.level", "server.listen", "server.workers"]));
-    assert_eq!(world.generation().await, "2", "the rest is in force, at the old address");
+    assert_eq!(
+        report["restart"],
+        json!([
+            "admin.listen",
+            "log.level",
+            "server.listen",
+            "server.workers"
+        ])
+    );
+    assert_eq!(
+        world.generation().await,
+        "2",
+        "the rest is in force, at the old address"
+    );
 }
 
 #[tokio::test]
 async fn a_new_issuer_has_its_keys_before_its_first_request() {
     let world = world().await;
-    let second = BonterraAuth::start(AuthOptions { key_slot: 20, ..AuthOptions::default() }).await.expect("issuer");
+    let second = BonterraAuth::start(AuthOptions {
+        key_slot: 20,
+        ..AuthOptions::default()
+    })
+    .await
+    .expect("issuer");
     let request = world.get("/grants/1").bearer(&second.token());
     assert_eq!(request.send().await.json()["reason"], json!("wrong_issuer"));
     let table = format!(
@@ -260,14 +346,20 @@ async fn a_new_issuer_has_its_keys_before_its_first_request() {
     world.write(&one);
     assert_eq!(world.reload().await.0, 200);
     let refused = request.send().await;
-    assert_eq!(refused.json()["reason"], json!("wrong_issuer"), "what was cached of it is worth nothing now");
+    assert_eq!(
+        refused.json()["reason"],
+        json!("wrong_issuer"),
+        "what was cached of it is worth nothing now"
+    );
 }
 
 #[tokio::test]
 async fn an_issuer_that_is_down_does_not_hold_a_reload_up_for_ever() {
     let world = world().await;
     let down = crate::harness::nobody();
-    let table = format!("\n[issuer.down]\nurl = \"http://{down}/\"\naudiences = [\"a\"]\ntimeout = \"200ms\"\n");
+    let table = format!(
+        "\n[issuer.down]\nurl = \"http://{down}/\"\naudiences = [\"a\"]\ntimeout = \"200ms\"\n"
+    );
     world.write(&format!("{}{table}", generation(&world.read(), 2)));
     let (status, text) = within("the reload", world.reload()).await;
     assert_eq!(status, 200, "{text}");
@@ -283,5 +375,9 @@ async fn only_a_post_reloads() {
         let reply = world.gateway.admin(method, "/-/reload").await;
         assert_eq!((reply.status, reply.header("allow")), (405, Some("POST")));
     }
-    assert_eq!(world.get("/-/reload").send().await.status, 404, "and not where clients are");
+    assert_eq!(
+        world.get("/-/reload").send().await.status,
+        404,
+        "and not where clients are"
+    );
 }

@@ -1,0 +1,251 @@
+//! A client and its socket: deadlines on heads and on idleness, and a voice for what hyper would
+//! refuse with a bare status line.
+
+use super::{Shared, unparsed};
+use crate::rejection::{Reason, Rejection};
+use crate::snapshot::Limits;
+use crate::socket::Gathered;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+/// What the requests of a connection have in common.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Who connected.
+    pub address: SocketAddr,
+    /// Its IP address as text, made once.
+    pub text: HeaderValue,
+    /// Where the connection is between two requests: written by the service, read by the socket.
+    phase: AtomicU8,
+}
+
+/// Nothing of a request is there.
+const IDLE: u8 = 0;
+/// A part of a head is there.
+const HEAD: u8 = 1;
+/// A request is being answered.
+const BUSY: u8 = 2;
+/// The answer is complete, but not flushed.
+const FINISHING: u8 = 3;
+
+// === impl Client ===
+
+impl Client {
+    /// A client that has just connected: its first head is due.
+    pub(super) fn new(address: SocketAddr) -> Self {
+        // An IP address is always a header value.
+        let text = address.ip().to_canonical().to_string();
+        let text = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
+        Self {
+            address,
+            text,
+            phase: AtomicU8::new(HEAD),
+        }
+    }
+
+    /// A whole head has been read.
+    pub(super) fn asked(&self) {
+        self.phase.store(BUSY, Relaxed);
+    }
+
+    /// The answer to the present request is complete.
+    pub(super) fn answered(&self) {
+        self.phase.store(FINISHING, Relaxed);
+    }
+}
+
+/// The client's socket, with the deadlines that hyper does not tell apart: one for a whole head,
+/// counted from its first byte on every request, and one for the time between requests.
+pub(super) struct Socket {
+    stream: Gathered,
+    client: Arc<Client>,
+    shared: Arc<Shared>,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    /// Holds while the phase is `IDLE` or `HEAD`.
+    deadline: Instant,
+    /// Armed for some deadline at or before the present one, and moved only when it fires: most
+    /// requests never touch it.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Our own words, in place of hyper's, on their way out.
+    substitute: Bytes,
+}
+
+// === impl Socket ===
+
+impl Socket {
+    /// The socket of a client that has just connected.
+    pub(super) fn new(
+        stream: TcpStream,
+        client: &Arc<Client>,
+        shared: &Arc<Shared>,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            stream: Gathered(stream),
+            client: Arc::clone(client),
+            shared: Arc::clone(shared),
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+            deadline: Instant::now() + limits.header_timeout,
+            timer: None,
+            substitute: Bytes::new(),
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// Makes sure that the present deadline wakes the connection: hyper reads again only when
+    /// something does. A timer that runs for an earlier deadline will, and is left alone.
+    fn rearm(&mut self, cx: &mut Context<'_>) {
+        let runs =
+            |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= self.deadline;
+        if !self.timer.as_ref().is_some_and(runs) {
+            // If it has passed already, the next read says so.
+            let _ = self.poll_deadline(cx);
+        }
+    }
+
+    fn timed_out(&self) -> io::Error {
+        if self.client.phase.load(Relaxed) == HEAD {
+            let rejection =
+                Rejection::noted(Reason::RequestTimeout, "no whole head in header_timeout");
+            // Nothing else has been written since the last flush, so this fits or nobody listens.
+            let _ = self.stream.0.try_write(&unparsed::refusal(
+                &self.shared,
+                self.client.address,
+                &rejection,
+            ));
+        }
+        io::ErrorKind::TimedOut.into()
+    }
+
+    /// What to say in place of hyper's bare status line. Only hyper itself writes while no request
+    /// is being answered, and only to refuse what it could not parse.
+    fn instead_of(&self, refusal: &[u8]) -> Bytes {
+        let status = refusal
+            .get(9..12)
+            .and_then(|code| StatusCode::from_bytes(code).ok());
+        let reason = match status {
+            Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE | StatusCode::URI_TOO_LONG) => {
+                Reason::HeadersTooLarge
+            }
+            _ => Reason::BadRequest,
+        };
+        unparsed::refusal(
+            &self.shared,
+            self.client.address,
+            &Rejection::noted(reason, "the request head cannot be parsed"),
+        )
+    }
+
+    fn poll_substitute(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.substitute.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.substitute))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let _ = self.substitute.split_to(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let phase = self.client.phase.load(Relaxed);
+        if phase != IDLE && phase != HEAD {
+            return polled;
+        }
+        if polled.is_pending() {
+            ready!(self.poll_deadline(cx));
+            return Poll::Ready(Err(self.timed_out()));
+        }
+        if phase == IDLE && buffer.filled().len() > before {
+            self.client.phase.store(HEAD, Relaxed);
+            self.deadline = Instant::now() + self.header_timeout;
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.client.phase.load(Relaxed) <= HEAD {
+            if self.substitute.is_empty() {
+                self.substitute = self.instead_of(bytes);
+            }
+            ready!(self.poll_substitute(cx))?;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.client.phase.load(Relaxed) <= HEAD {
+            let first = parts
+                .iter()
+                .find(|part| !part.is_empty())
+                .map_or(&[][..], |part| part);
+            return self.poll_write(cx, first);
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if self.client.phase.load(Relaxed) == FINISHING {
+            self.client.phase.store(IDLE, Relaxed);
+            self.deadline = Instant::now() + self.idle_timeout;
+            self.rearm(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
