@@ -1,6 +1,7 @@
 //! Asks the admin listener of the running gateway.
 
-use crate::config;
+use crate::at;
+use crate::config::{self, KeyPath};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -24,19 +25,20 @@ pub async fn ask(
 ) -> Result<(StatusCode, String), String> {
     // The file may have mistakes elsewhere: a reload is asked for to be told of them.
     let parsed = config::load(path).map_err(|errors| errors.to_string())?;
-    let address = reachable(parsed.config.admin.listen.0);
-    let why = match tokio::time::timeout(PATIENCE, exchange(address, method, target)).await {
-        Ok(Ok(answer)) => return Ok(answer),
-        Ok(Err(why)) => why,
-        Err(_) => format!("no answer in {}s", PATIENCE.as_secs()),
-    };
-    let why = format!("the gateway's admin listener at {address}: {why}");
-    if parsed.mistakes.is_empty() {
-        return Err(why);
+    let admin = at!["admin"];
+    let unsaid = |at: &KeyPath| *at == KeyPath::root() || at.is_within(&admin);
+    if parsed.mistakes.iter().any(|mistake| unsaid(&mistake.at)) {
+        // At the default address there may be somebody else's gateway.
+        let errors = parsed.source.report(parsed.mistakes);
+        return Err(format!(
+            "the file does not say where the admin listener is\n{errors}"
+        ));
     }
-    // They may be why this is not its address.
-    let errors = parsed.source.report(parsed.mistakes);
-    Err(format!("{why}\nthe file has mistakes:\n{errors}"))
+    let address = reachable(parsed.config.admin.listen.0);
+    tokio::time::timeout(PATIENCE, exchange(address, method, target))
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer in {}s", PATIENCE.as_secs())))
+        .map_err(|why| format!("the gateway's admin listener at {address}: {why}"))
 }
 
 /// An address that means "all of mine" is reached by loopback.

@@ -632,17 +632,17 @@ async fn a_token_has_one_spelling() {
         (
             "padding behind the signature",
             format!("{token}=="),
-            "bad_signature",
+            malformed,
         ),
         (
             "another alphabet",
             format!("{header}.{payload}.{}", standard(&format!("{signature}_"))),
-            "bad_signature",
+            malformed,
         ),
         (
             "a spare bit in the signature",
             format!("{header}.{payload}.{}", with_spare_bit(signature)),
-            "bad_signature",
+            malformed,
         ),
         (
             "a space inside",
@@ -667,12 +667,13 @@ async fn a_token_has_one_spelling() {
         (
             "a tilde behind, as SD-JWT has",
             format!("{token}~"),
-            "bad_signature",
+            malformed,
         ),
         ("no JWT at all", "opaque-handle".to_owned(), malformed),
         (
             "a signature that is cut",
-            token[..token.len() - 4].to_owned(),
+            // Two characters less leave whole groups of four, which decode.
+            token[..token.len() - 2].to_owned(),
             "bad_signature",
         ),
         (

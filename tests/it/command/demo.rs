@@ -197,12 +197,9 @@ async fn log_in(url: &str) -> String {
     assert_eq!(back.status, 200, "{}", back.text());
     let path = back.json()["path"].as_str().expect("a path").to_owned();
     let query = path.split_once('?').expect("a query").1.to_owned();
-    let code = form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == "code")
-        .expect("a code")
-        .1
-        .into_owned();
-    code
+    let mut fields = form_urlencoded::parse(query.as_bytes());
+    let code = fields.find(|(name, _)| name == "code").expect("a code");
+    code.1.into_owned()
 }
 
 async fn fetch(url: &str) -> Reply {

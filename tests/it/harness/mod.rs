@@ -9,7 +9,6 @@ mod raw_upstream;
 mod scripted;
 
 pub use client::{Reply, Request, request};
-pub use link::Link;
 pub use log::LogSink;
 pub use raw::Raw;
 pub use raw_upstream::RawUpstream;
@@ -19,6 +18,7 @@ use bonterra_gateway::app::App;
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
 use bonterra_gateway::demo::echo::Echo;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -209,10 +209,16 @@ pub fn local() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, and that the kernel gives to nobody while the tests run; who
+/// asks for it by its number gets it. For what is stopped, or named in a file, before it listens.
 pub fn nobody() -> SocketAddr {
-    let listener = std::net::TcpListener::bind(local()).expect("a port");
-    listener.local_addr().expect("an address")
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    socket.bind(&local().into()).expect("a port");
+    let address = socket.local_addr().expect("an address");
+    // Bound, not listening: that is what keeps the port free.
+    std::mem::forget(socket);
+    address.as_socket().expect("an IP address")
 }
 
 /// Waits for something that has to come.

@@ -1,7 +1,7 @@
 //! Stopping: nobody new, nobody lost, and no longer than it takes.
 
 use crate::harness::link::{Link, nothing};
-use crate::harness::{CONFIG, Gateway, Raw, World, eventually, request, within};
+use crate::harness::{CONFIG, Gateway, Raw, World, eventually, nobody, request, within};
 use bonterra_gateway::app::Stopped;
 use http::Request;
 use std::time::{Duration, Instant};
@@ -11,7 +11,10 @@ use tokio::net::TcpStream;
 const SOON: Duration = Duration::from_secs(3);
 
 fn config(delay: &str, timeout: &str) -> String {
+    // Nobody else shall have the port while a test looks whether it is closed.
+    let listen = format!("listen = [\"{}\"]", nobody());
     CONFIG
+        .replace("listen = [\"127.0.0.1:0\"]", &listen)
         .replace(
             "drain_delay = \"0s\"",
             &format!("drain_delay = \"{delay}\""),

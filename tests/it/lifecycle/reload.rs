@@ -1,6 +1,6 @@
 //! A changed file is in force as a whole or not at all, and no request notices.
 
-use crate::harness::{CONFIG, World, eventually, within};
+use crate::harness::{CONFIG, World, eventually, nobody, within};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ impl Load {
             let token = token.clone();
             tokio::spawn(async move {
                 let mut failed = Vec::new();
-                let path = if number % 2 == 0 {
+                let path = if number.is_multiple_of(2) {
                     "/public/"
                 } else {
                     "/grants/1"
@@ -356,7 +356,7 @@ async fn a_new_issuer_has_its_keys_before_its_first_request() {
 #[tokio::test]
 async fn an_issuer_that_is_down_does_not_hold_a_reload_up_for_ever() {
     let world = world().await;
-    let down = crate::harness::nobody();
+    let down = nobody();
     let table = format!(
         "\n[issuer.down]\nurl = \"http://{down}/\"\naudiences = [\"a\"]\ntimeout = \"200ms\"\n"
     );

@@ -1,6 +1,8 @@
 //! From nothing to ready, with and without the issuer.
 
-use crate::harness::{CONFIG, Gateway, World, assert_refused, eventually, local, request, within};
+use crate::harness::{
+    CONFIG, Gateway, World, assert_refused, eventually, local, nobody, request, within,
+};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
 use bonterra_gateway::demo::echo::Echo;
 use std::time::{Duration, Instant};
@@ -28,9 +30,11 @@ async fn with_the_issuer_up_it_is_ready_soon() {
 
 #[tokio::test]
 async fn with_the_issuer_down_it_serves_is_not_ready_and_recovers_by_itself() {
-    let auth = BonterraAuth::start(AuthOptions::default())
-        .await
-        .expect("issuer");
+    let options = AuthOptions {
+        listen: nobody(),
+        ..AuthOptions::default()
+    };
+    let auth = BonterraAuth::start(options).await.expect("issuer");
     let token = auth.token();
     auth.stop().await;
     let echo = Echo::start(local()).await.expect("upstream");
@@ -126,6 +130,7 @@ async fn keys_that_are_too_old_are_used_no_more_until_the_issuer_is_back() {
         "cooldown = \"1ms\"\nmax_stale = \"1s\"",
     );
     let options = AuthOptions {
+        listen: nobody(),
         jwks_cache_control: "max-age=1".to_owned(),
         ..AuthOptions::default()
     };

@@ -2,9 +2,7 @@
 
 use super::gateway;
 use crate::harness::link::{Link, nothing};
-use crate::harness::{
-    CONFIG, Gateway, Raw, RawUpstream, World, eventually, request, with_lines, within,
-};
+use crate::harness::{Gateway, Raw, RawUpstream, World, eventually, nobody, request, within};
 use bonterra_gateway::demo::echo::{Echo, EchoOptions};
 use futures_util::future::join_all;
 use http::Request;
@@ -197,12 +195,13 @@ async fn idle_connections_that_the_upstream_closes_cost_no_request() {
 
 #[tokio::test]
 async fn an_upstream_that_restarts_costs_no_request() {
-    let world = World::start().await;
-    let slow = world.get("/public/slow-head?ms=30");
+    let echo = Echo::start(nobody()).await.expect("upstream");
+    let gateway = gateway(&echo.url(), &[]).await;
+    let slow = request(gateway.address, "GET", "/api/slow-head?ms=30");
     join_all((0..20).map(|_| slow.send())).await;
     for _ in 0..3 {
-        world.echo.stop().await;
-        world.echo.restart().await.expect("the same port");
+        echo.stop().await;
+        echo.restart().await.expect("the same port");
         let replies = join_all((0..20).map(|_| slow.send())).await;
         let failed: Vec<_> = replies
             .iter()
@@ -235,38 +234,6 @@ async fn idle_upstream_connections_are_not_used_after_their_time() {
         // The connection has to grow old.
         tokio::time::sleep(Duration::from_millis(60)).await;
     }
-}
-
-#[tokio::test]
-async fn one_connection_too_many_is_told_so() {
-    let config = with_lines(CONFIG, "[server]", "max_connections = 3");
-    let world = World::with(&config).await;
-    let mut links = Vec::new();
-    for _ in 0..3 {
-        let mut link = Link::connect(world.gateway.address).await;
-        assert_eq!(link.get("/public/").await.status, 200);
-        links.push(link);
-    }
-    let refused = world.get("/public/").send().await;
-    crate::harness::assert_refused(&world.gateway, &refused, 503, "overloaded", "-").await;
-    assert_eq!(refused.header("retry-after"), Some("1"));
-    assert_eq!(refused.header("connection"), Some("close"));
-    for link in &mut links {
-        assert_eq!(
-            link.get("/public/").await.status,
-            200,
-            "the others are served"
-        );
-    }
-    links.pop();
-    eventually("there is room again", async || {
-        world
-            .get("/public/")
-            .try_send()
-            .await
-            .is_ok_and(|reply| reply.status == 200)
-    })
-    .await;
 }
 
 /// Each takes a socket here, one in the gateway, and for a moment two for the way to the upstream.

@@ -6,6 +6,7 @@ use crate::harness::link::{Link, nothing};
 use crate::harness::{
     Raw, RawUpstream, World, assert_refused, eventually, nobody, request, within,
 };
+use bonterra_gateway::demo::echo::Echo;
 use http::Request;
 use http_body_util::BodyExt as _;
 use serde_json::json;
@@ -15,20 +16,22 @@ use tokio::sync::Notify;
 
 #[tokio::test]
 async fn an_upstream_that_nobody_runs_is_502_and_recovers() {
-    let world = World::start().await;
-    assert_eq!(world.get("/public/").send().await.status, 200);
-    world.echo.stop().await;
+    let echo = Echo::start(nobody()).await.expect("upstream");
+    let gateway = gateway(&echo.url(), &[]).await;
+    let get = request(gateway.address, "GET", "/api/");
+    assert_eq!(get.send().await.status, 200);
+    echo.stop().await;
     for _ in 0..3 {
-        let reply = world.get("/public/").send().await;
-        assert_refused(&world.gateway, &reply, 502, "upstream_connect", "public").await;
+        let reply = get.send().await;
+        assert_refused(&gateway, &reply, 502, "upstream_connect", "api").await;
         assert!(
-            !reply.text().contains(&world.echo.addr().port().to_string()),
+            !reply.text().contains(&echo.addr().port().to_string()),
             "no address of ours: {}",
             reply.text()
         );
     }
-    world.echo.restart().await.expect("the same port");
-    assert_eq!(world.get("/public/").send().await.status, 200);
+    echo.restart().await.expect("the same port");
+    assert_eq!(get.send().await.status, 200);
 }
 
 #[tokio::test]

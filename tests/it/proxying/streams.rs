@@ -168,7 +168,9 @@ async fn a_slow_upstream_holds_the_client_back() {
     let (before, _) = gateway.running.memory();
     let made = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&made);
-    let body = lazy(&PIECE, PIECES, move || drop(counter.fetch_add(1, Relaxed)));
+    let body = lazy(&PIECE, PIECES, move || {
+        counter.fetch_add(1, Relaxed);
+    });
     let address = gateway.address;
     let upload = tokio::spawn(async move {
         let mut link = Link::connect(address).await;
