@@ -56,12 +56,12 @@ pub fn decide(rules: &AccessRules, identity: Option<&Identity>) -> Result<Permit
 ///
 /// # Errors
 /// [`Reason::IpNotAllowed`].
-pub fn address(rules: &AccessRules, client: IpAddr) -> Result<(), Rejection> {
+pub fn address(rules: &AccessRules, client: Option<IpAddr>) -> Result<(), Rejection> {
     if rules.allow_ips.is_empty()
         || rules
             .allow_ips
             .iter()
-            .any(|network| network.contains(&client))
+            .any(|network| client.is_some_and(|client| network.contains(&client)))
     {
         return Ok(());
     }
@@ -253,9 +253,9 @@ mod tests {
             allow_ips: vec!["10.0.0.0/8".parse().expect("a network")],
             ..Default::default()
         };
-        let ask =
-            |text: &str| address(&rules, text.parse().expect("an address")).map_err(|r| r.reason);
+        let ask = |text: &str| address(&rules, text.parse().ok()).map_err(|r| r.reason);
         assert_eq!(ask("10.1.2.3"), Ok(()));
         assert_eq!(ask("192.0.2.1"), Err(Reason::IpNotAllowed));
+        assert_eq!(ask("unknown"), Err(Reason::IpNotAllowed));
     }
 }

@@ -175,20 +175,28 @@ pub fn has_identity_prefix(name: &str) -> bool {
 
 /// Whether this is a field that proxies speak by, spelt so that only some readers take it for one.
 fn is_disguised(name: &str) -> bool {
-    if !name.contains('_') {
+    let is_sign = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+    if !name.contains(is_sign) {
         return false;
     }
-    let plain = name.replace('_', "-");
+    let plain = name.replace(is_sign, "-");
     is_override(&plain) || is_said_by_proxies(&plain) || plain == "x-request-id"
 }
 
-/// Whether two names, in lower case, are the same to a reader that cannot tell `_` from `-`.
+/// Whether two names, in lower case, are the same to a reader that takes every sign for one: CGI
+/// and some frameworks turn `-`, `_` and `.` into the same character.
 pub fn same_name(a: &str, b: &str) -> bool {
     same_bytes(a.as_bytes(), b.as_bytes())
 }
 
 fn same_bytes(a: &[u8], b: &[u8]) -> bool {
-    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+    let fold = |byte: &u8| {
+        if byte.is_ascii_alphanumeric() {
+            *byte
+        } else {
+            b'-'
+        }
+    };
     a.len() == b.len() && a.iter().map(fold).eq(b.iter().map(fold))
 }
 

@@ -99,6 +99,8 @@ fn forged_identities_never_pass() {
         "x_bonterra_auth_id",
         "X_Bonterra-Is_Grants",
         "X-BONTERRA-ANYTHING",
+        "X-Bonterra.Auth-Id",
+        "x.bonterra!auth~id",
         "x-user",
         "X_User",
     ] {

@@ -1,7 +1,7 @@
 //! What the gateway understands of a request, normalised once: what is matched is what is sent.
 
 use crate::rejection::{Reason, Rejection};
-use http::header::{HOST, HeaderMap, HeaderName};
+use http::header::{HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Version};
 use ipnet::IpNet;
@@ -36,8 +36,9 @@ pub struct RequestView<'r> {
     pub headers: &'r HeaderMap,
     /// The other end of the connection.
     pub peer: Peer,
-    /// The client's address: the peer's, or what trusted proxies say it is.
-    pub client: IpAddr,
+    /// The client's address: the peer's, or what trusted proxies say it is. `None` if they say
+    /// something that is no address.
+    pub client: Option<IpAddr>,
 }
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -66,24 +67,24 @@ impl TrustedProxies {
 
     /// The client behind trusted proxies: the rightmost address in `X-Forwarded-For` which is not
     /// itself a trusted proxy. What lies left of it may be invented and is not read.
-    fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
+    fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
         let own = peer.address.ip().to_canonical();
         if !peer.trusted {
-            return own;
+            return Some(own);
         }
         let mut client = own;
         for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
             for hop in value.to_str().unwrap_or_default().rsplit(',') {
                 let Some(address) = parse_hop(hop.trim()) else {
-                    return client;
+                    return None;
                 };
                 client = address;
                 if !self.contains(address) {
-                    return client;
+                    return Some(client);
                 }
             }
         }
-        client
+        Some(client)
     }
 }
 
@@ -126,6 +127,7 @@ impl<'r> RequestView<'r> {
         if head.version > Version::HTTP_11 {
             return Err(bad("HTTP version not supported"));
         }
+        plain_framing(head)?;
         Ok(Self {
             method: &head.method,
             host,
@@ -140,6 +142,19 @@ impl<'r> RequestView<'r> {
 
 fn bad(note: &'static str) -> Rejection {
     Rejection::noted(Reason::BadRequest, note)
+}
+
+/// RFC 9112 §6.1: `chunked` is the only transfer coding that we take, once, and not in HTTP/1.0.
+fn plain_framing(head: &Parts) -> Result<(), Rejection> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(());
+    };
+    let plain = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if plain && head.version == Version::HTTP_11 {
+        return Ok(());
+    }
+    Err(bad("a transfer coding other than chunked"))
 }
 
 /// The host of the request (RFC 9110 §7.2), normalised.

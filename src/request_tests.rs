@@ -120,7 +120,8 @@ fn the_client_behind_trusted_proxies() {
             &["6.6.6.6", "198.51.100.7:4711"],
             "198.51.100.7",
         ),
-        ("10.0.0.1:1", &["6.6.6.6, junk"], "10.0.0.1"),
+        ("10.0.0.1:1", &["6.6.6.6, junk"], "unknown"),
+        ("10.0.0.1:1", &["203.0.113.9, unknown, 10.0.0.2"], "unknown"),
         ("[::ffff:10.0.0.1]:1", &["2001:db8::1"], "2001:db8::1"),
     ] {
         let mut headers = HeaderMap::new();
@@ -130,7 +131,7 @@ fn the_client_behind_trusted_proxies() {
         let peer = trusted.peer(peer.parse().expect("an address"));
         assert_eq!(
             trusted.client(peer, &headers),
-            client.parse::<IpAddr>().expect("an address"),
+            client.parse::<IpAddr>().ok(),
             "{forwarded:?}"
         );
     }

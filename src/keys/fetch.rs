@@ -72,7 +72,9 @@ pub async fn run(source: Source, store: Arc<KeyStore>) {
     };
     let mut backoff = backoff();
     loop {
-        let pause = match fetcher.refresh().await {
+        let outcome = fetcher.refresh().await;
+        let good = outcome.is_ok();
+        let pause = match outcome {
             Ok(ttl) => {
                 backoff = self::backoff();
                 ahead(ttl)
@@ -82,7 +84,7 @@ pub async fn run(source: Source, store: Arc<KeyStore>) {
                 backoff.next().unwrap_or(Duration::from_secs(30))
             }
         };
-        fetcher.store.attempt_finished();
+        fetcher.store.attempt_finished(Some(good));
         fetcher.wait(pause).await;
     }
 }
@@ -120,7 +122,15 @@ impl Fetcher {
         if let Some(known) = self.store.endpoints().filter(|_| fresh) {
             return Ok(known);
         }
-        let endpoints = discover(&self.source).await?;
+        let endpoints = match (discover(&self.source).await, self.store.endpoints()) {
+            (Ok(endpoints), _) => endpoints,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(known)) => {
+                // Keys can be had without discovery as long as they are where they were.
+                tracing::warn!(issuer = %self.source.name, document = error.what, error = %error.why, "not fetched; the endpoints known so far stay in use");
+                return Ok(known);
+            }
+        };
         self.discovered = Some(Instant::now());
         self.store.set_endpoints(endpoints.clone());
         Ok(Arc::new(endpoints))
@@ -145,7 +155,7 @@ impl Fetcher {
                         self.demanded = Some(Instant::now());
                         return;
                     }
-                    self.store.attempt_finished();
+                    self.store.attempt_finished(None);
                 }
             }
         }
@@ -243,6 +253,7 @@ fn ttl(policy: &KeyPolicy, max_age: Option<Duration>) -> Duration {
 /// Refresh a little ahead of expiry, not all gateways at once.
 fn ahead(ttl: Duration) -> Duration {
     ttl.mul_f64(0.8 + 0.15 * fastrand::f64())
+        .max(Duration::from_secs(1))
 }
 
 fn backoff() -> impl Iterator<Item = Duration> {

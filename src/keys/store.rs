@@ -52,6 +52,14 @@ pub enum KeyStatus {
     },
 }
 
+/// Finished attempts to fetch keys.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempts {
+    count: u64,
+    /// Whether the last one brought keys.
+    good: bool,
+}
+
 /// The keys of one issuer. Readers take no lock.
 #[derive(Debug)]
 pub struct KeyStore {
@@ -60,8 +68,8 @@ pub struct KeyStore {
     endpoints: ArcSwapOption<Endpoints>,
     /// Rung by a request that met an unknown key id.
     demand: Notify,
-    /// Counts finished attempts; whoever waits for one watches it.
-    attempts: watch::Sender<u64>,
+    /// The finished attempts; whoever waits for one watches them.
+    attempts: watch::Sender<Attempts>,
     waiting: AtomicUsize,
 }
 
@@ -75,7 +83,7 @@ impl KeyStore {
             set: ArcSwapOption::empty(),
             endpoints: ArcSwapOption::empty(),
             demand: Notify::new(),
-            attempts: watch::Sender::new(0),
+            attempts: watch::Sender::new(Attempts::default()),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -121,8 +129,18 @@ impl KeyStore {
         self.endpoints.store(Some(Arc::new(endpoints)));
     }
 
-    pub(super) fn attempt_finished(&self) {
-        self.attempts.send_modify(|count| *count += 1);
+    /// Tells who waits that an attempt is over; `None`: it was too early for another one.
+    pub(super) fn attempt_finished(&self, good: Option<bool>) {
+        self.attempts.send_modify(|attempts| {
+            attempts.count += 1;
+            attempts.good = good.unwrap_or(attempts.good);
+        });
+    }
+
+    /// Takes over what another store of the same issuer holds.
+    pub fn inherit(&self, earlier: &Self) {
+        self.set.store(earlier.set.load_full());
+        self.endpoints.store(earlier.endpoints.load_full());
     }
 
     pub(super) async fn demanded(&self) {
@@ -131,14 +149,17 @@ impl KeyStore {
 
     /// Asks for a fetch because of an unknown key id and waits until one attempt has finished, or
     /// for `patience`. All callers share one fetch; the fetcher keeps the cool-down.
-    pub async fn refresh_for_unknown_key(&self) {
+    ///
+    /// Returns whether the keys are now as fresh as the cool-down lets them be. If not, a token
+    /// with an unknown key id cannot be judged: it may be signed with a key that is not here yet.
+    pub async fn refresh_for_unknown_key(&self) -> bool {
         let Some(_place) = self.waiting_place() else {
-            return;
+            return false;
         };
         let mut attempts = self.attempts.subscribe();
         self.demand.notify_one();
-        // Running out of patience is no error: the caller looks at the keys once more either way.
-        let _ = pingora_timeout::timeout(self.policy.patience, attempts.changed()).await;
+        let finished = pingora_timeout::timeout(self.policy.patience, attempts.changed()).await;
+        matches!(finished, Ok(Ok(()))) && attempts.borrow().good
     }
 
     fn waiting_place(&self) -> Option<WaitingPlace<'_>> {

@@ -26,6 +26,10 @@ pub enum OAuthError {
     MethodNotAllowed,
     /// The body is over the surface's `max_body`.
     BodyTooLarge,
+    /// The body did not come in time.
+    BodyTooSlow,
+    /// The client broke off its body.
+    BodyBroken,
     /// Neither form nor JSON, another charset than UTF-8, or a compressed body.
     UnsupportedMediaType,
     /// A form with broken percent-encoding, invalid UTF-8 or a parameter without a name.
@@ -80,8 +84,10 @@ impl OAuthError {
         match self {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::BadForm
+            Self::BodyBroken
+            | Self::BadForm
             | Self::BadJson { .. }
             | Self::NotAString(_)
             | Self::Repeated(_)
@@ -108,6 +114,8 @@ impl OAuthError {
         match self {
             Self::MethodNotAllowed
             | Self::BodyTooLarge
+            | Self::BodyTooSlow
+            | Self::BodyBroken
             | Self::UnsupportedMediaType
             | Self::BadForm
             | Self::BadJson { .. }
@@ -136,6 +144,8 @@ impl OAuthError {
         let fixed = match self {
             Self::MethodNotAllowed => "use POST",
             Self::BodyTooLarge => "the body is larger than this endpoint accepts",
+            Self::BodyTooSlow => "the body was not complete in time",
+            Self::BodyBroken => "the body broke off",
             Self::UnsupportedMediaType => {
                 "send application/x-www-form-urlencoded or application/json, in UTF-8 and not compressed"
             }
@@ -189,6 +199,8 @@ impl OAuthError {
         match self {
             Self::MethodNotAllowed
             | Self::BodyTooLarge
+            | Self::BodyTooSlow
+            | Self::BodyBroken
             | Self::UnsupportedMediaType
             | Self::BadForm
             | Self::BadJson { .. }

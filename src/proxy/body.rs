@@ -32,6 +32,8 @@ pub struct Carried {
     upload: Option<Arc<UploadState>>,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    /// Whether something has been read already: most bodies come in one piece.
+    begun: bool,
 }
 
 /// Why a response breaks off.
@@ -76,9 +78,13 @@ impl ResponseBody {
         .ended_if_empty()
     }
 
-    /// A response without a body is complete at once: hyper does not poll it.
+    /// A response without a body, or to HEAD, is complete at once: hyper does not poll it.
     fn ended_if_empty(mut self) -> Self {
-        if self.is_end_stream() {
+        let unasked = self
+            .exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.is_head());
+        if unasked || self.is_end_stream() {
             self.end();
         }
         self
@@ -111,6 +117,11 @@ impl Body for ResponseBody {
         let polled = match &mut self.source {
             BodySource::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             BodySource::Upstream(carried) => carried.poll(cx),
+        };
+        // Trailers are not passed on, and hyper would not ask again behind them.
+        let polled = match polled {
+            Poll::Ready(Some(Ok(frame))) if !frame.is_data() => Poll::Ready(None),
+            polled => polled,
         };
         match &polled {
             Poll::Pending | Poll::Ready(Some(Err(_))) => {}
@@ -166,10 +177,20 @@ impl Carried {
             upload,
             deadline,
             timer: None,
+            begun: false,
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // A client that reads slowly, but reads, must not outlast the deadline either.
+        if self.begun
+            && self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            return Poll::Ready(Some(Err(BodyError::Deadline)));
+        }
+        self.begun = true;
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))

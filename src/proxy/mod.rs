@@ -10,13 +10,12 @@ use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::exchange::Exchange;
-use crate::upstream::{self, SendError, Upload, UploadFault, UploadState};
+use crate::upstream::{self, Received, SendError, Upload, UploadFault, UploadState};
 use body::Carried;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +30,7 @@ pub struct Errand<'a> {
     /// The head as it came.
     pub head: Parts,
     /// The body as it comes.
-    pub body: Incoming,
+    pub body: Received,
     /// The other end of the connection.
     pub peer: Peer,
     /// The peer's address as text.
@@ -141,6 +140,11 @@ fn outgoing(
     )?;
     let target = target(&head.uri, path.as_deref(), &route.strip_prefix)?;
     let (upload, state) = Upload::new(body, limit, snapshot.limits.body_timeout);
+    if state.is_some() && !head.headers.contains_key(CONTENT_LENGTH) {
+        // hyper leaves out a body of unknown length where it is unusual, as with GET.
+        let chunked = HeaderValue::from_static("chunked");
+        head.headers.insert(TRANSFER_ENCODING, chunked);
+    }
     let mut request = Request::new(upload);
     *request.method_mut() = head.method;
     *request.uri_mut() = target;

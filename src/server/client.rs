@@ -8,10 +8,11 @@ use crate::socket::Gathered;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,6 +28,12 @@ pub(super) struct Client {
     pub text: HeaderValue,
     /// Where the connection is between two requests: written by the service, read by the socket.
     phase: AtomicU8,
+    /// Whether a request body is still coming in.
+    pub arriving: Arc<AtomicBool>,
+    /// Whether any request has been read.
+    asked: AtomicBool,
+    /// Whether the last request came with a body, of which there may be more than was read.
+    body: AtomicBool,
 }
 
 /// Nothing of a request is there.
@@ -50,12 +57,22 @@ impl Client {
             address,
             text,
             phase: AtomicU8::new(HEAD),
+            arriving: Arc::default(),
+            asked: AtomicBool::new(false),
+            body: AtomicBool::new(false),
         }
     }
 
-    /// A whole head has been read.
-    pub(super) fn asked(&self) {
+    /// A whole head has been read; `body`: one that a body follows.
+    pub(super) fn asked(&self, body: bool) {
+        self.body.store(body, Relaxed);
+        self.asked.store(true, Relaxed);
         self.phase.store(BUSY, Relaxed);
+    }
+
+    /// Whether any request has been read.
+    pub(super) fn has_asked(&self) -> bool {
+        self.asked.load(Relaxed)
     }
 
     /// The answer to the present request is complete.
@@ -63,6 +80,12 @@ impl Client {
         self.phase.store(FINISHING, Relaxed);
     }
 }
+
+/// Before a connection is closed that may have unread bytes, this much more is read and thrown away, and no
+/// longer than [`LINGER`]: a close at once would be a reset, which takes back the answer that the
+/// client has not read yet (RFC 9112 §9.6).
+const MAX_LINGER: usize = 16 << 20;
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The client's socket, with the deadlines that hyper does not tell apart: one for a whole head,
 /// counted from its first byte on every request, and one for the time between requests.
@@ -72,13 +95,23 @@ pub(super) struct Socket {
     shared: Arc<Shared>,
     header_timeout: Duration,
     idle_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    body_timeout: Duration,
     /// Holds while the phase is `IDLE` or `HEAD`.
     deadline: Instant,
     /// Armed for some deadline at or before the present one, and moved only when it fires: most
     /// requests never touch it.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client takes nothing of an answer.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Whether a byte has come of the head that is due.
+    heard: bool,
     /// Our own words, in place of hyper's, on their way out.
     substitute: Bytes,
+    /// Whether there were any.
+    refused: bool,
+    /// While the connection closes: the bytes that may still be thrown away.
+    linger: Option<usize>,
 }
 
 // === impl Socket ===
@@ -97,9 +130,14 @@ impl Socket {
             shared: Arc::clone(shared),
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
+            body_timeout: limits.body_timeout,
             deadline: Instant::now() + limits.header_timeout,
             timer: None,
+            stalled: None,
+            heard: false,
             substitute: Bytes::new(),
+            refused: false,
+            linger: None,
         }
     }
 
@@ -132,7 +170,8 @@ impl Socket {
     }
 
     fn timed_out(&self) -> io::Error {
-        if self.client.phase.load(Relaxed) == HEAD {
+        // Who has connected and said nothing is not told off for it.
+        if self.heard {
             let rejection =
                 Rejection::noted(Reason::RequestTimeout, "no whole head in header_timeout");
             // Nothing else has been written since the last flush, so this fits or nobody listens.
@@ -143,6 +182,24 @@ impl Socket {
             ));
         }
         io::ErrorKind::TimedOut.into()
+    }
+
+    /// Passes a write on, unless the client has taken nothing for `body_timeout`.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.body_timeout;
+        let timer = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// What to say in place of hyper's bare status line. Only hyper itself writes while no request
@@ -165,12 +222,30 @@ impl Socket {
     }
 
     fn poll_substitute(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.refused = true;
         while !self.substitute.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.substitute))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             let _ = self.substitute.split_to(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and throws away until the client has closed too, or has had its time.
+    fn poll_linger(&mut self, mut left: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [MaybeUninit::uninit(); 8 << 10];
+        while left > 0 {
+            let mut buffer = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    left = left.saturating_sub(buffer.filled().len());
+                    self.linger = Some(left);
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => return self.poll_deadline(cx).map(Ok),
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -192,9 +267,12 @@ impl AsyncRead for Socket {
             ready!(self.poll_deadline(cx));
             return Poll::Ready(Err(self.timed_out()));
         }
-        if phase == IDLE && buffer.filled().len() > before {
-            self.client.phase.store(HEAD, Relaxed);
-            self.deadline = Instant::now() + self.header_timeout;
+        if buffer.filled().len() > before {
+            self.heard = true;
+            if phase == IDLE {
+                self.client.phase.store(HEAD, Relaxed);
+                self.deadline = Instant::now() + self.header_timeout;
+            }
         }
         polled
     }
@@ -213,7 +291,8 @@ impl AsyncWrite for Socket {
             ready!(self.poll_substitute(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_stalled(cx, written)
     }
 
     fn poll_write_vectored(
@@ -228,7 +307,8 @@ impl AsyncWrite for Socket {
                 .map_or(&[][..], |part| part);
             return self.poll_write(cx, first);
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -237,8 +317,11 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        if self.client.phase.load(Relaxed) == FINISHING {
+        // An upstream may answer before the request has ended: what comes then is no next head.
+        let finishing = self.client.phase.load(Relaxed) == FINISHING;
+        if finishing && !self.client.arriving.load(Relaxed) {
             self.client.phase.store(IDLE, Relaxed);
+            self.heard = false;
             self.deadline = Instant::now() + self.idle_timeout;
             self.rearm(cx);
         }
@@ -246,6 +329,17 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let left = match self.linger {
+            Some(left) => left,
+            None => {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                self.deadline = Instant::now() + LINGER;
+                let unread = self.refused || self.client.body.load(Relaxed);
+                let left = if unread { MAX_LINGER } else { 0 };
+                self.linger = Some(left);
+                left
+            }
+        };
+        self.poll_linger(left, cx)
     }
 }

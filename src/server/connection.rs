@@ -4,6 +4,8 @@ use super::client::{Client, Socket};
 use super::drain::Stage;
 use super::{Shared, service, unparsed};
 use crate::rejection::{Reason, Rejection};
+use http::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -13,10 +15,16 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 /// What hyper allows without being told.
 const HYPER_MAX_HEADERS: usize = 100;
+
+/// What a client that has just connected gets to send its first request while the gateway drains.
+const FIRST_REQUEST: Duration = Duration::from_millis(200);
 
 /// Serves one connection to its end.
 pub(super) async fn run(
@@ -47,47 +55,56 @@ pub(super) async fn run(
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(16 << 10) + 1024);
     drop(snapshot);
-    let service = service_fn(|request| {
-        client.asked();
+    let service = service_fn(|request: Request<Incoming>| {
+        client.asked(!request.body().is_end_stream());
         let (shared, client) = (Arc::clone(&shared), Arc::clone(&client));
         async move { Ok::<_, Infallible>(service::handle(shared, client, request).await) }
     });
     let connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
-    until_drained(connection, worker, &shared).await;
+    until_drained(connection, &client, worker, &shared).await;
 }
 
-/// Drives a connection. When the gateway drains, the request in flight is the last.
+/// Drives a connection. When the gateway drains, the request in flight is the last; a client that
+/// has only just connected gets a moment to send its first.
 async fn until_drained<S>(
     mut connection: Pin<&mut http1::Connection<TokioIo<Socket>, S>>,
+    client: &Client,
     worker: usize,
     shared: &Shared,
 ) where
-    S: hyper::service::HttpService<
-            hyper::body::Incoming,
-            Error = Infallible,
-            ResBody = service::Tracked,
-        >,
+    S: hyper::service::HttpService<Incoming, Error = Infallible, ResBody = service::Tracked>,
 {
     let Some(bell) = shared.drain.bell(worker) else {
         return;
     };
     let mut rung = pin!(bell.notified());
-    let mut told = false;
-    // The bell has this task's waker from now on; only the stage is looked at on every poll.
     rung.as_mut().enable();
     let mut registered = false;
+    let mut grace = pin!(None::<Sleep>);
+    let mut told = false;
     let outcome = poll_fn(|cx| {
-        if !told {
-            if !registered || shared.drain.stage() != Stage::Serving {
-                registered = true;
-                if rung.as_mut().poll(cx).is_ready() && shared.drain.stage() < Stage::Draining {
-                    rung.set(bell.notified());
-                    rung.as_mut().enable();
-                    let _ = rung.as_mut().poll(cx);
-                }
+        let stage = shared.drain.stage();
+        // The bell has this task's waker from the first poll on, so that after it only the stage is
+        // looked at. It rings once for each stage.
+        if !told && (!registered || stage != Stage::Serving) {
+            registered = true;
+            if rung.as_mut().poll(cx).is_ready() && stage < Stage::Draining {
+                rung.set(bell.notified());
+                rung.as_mut().enable();
+                let _ = rung.as_mut().poll(cx);
             }
-            if shared.drain.stage() == Stage::Draining {
-                told = true;
+        }
+        if !told && stage == Stage::Draining {
+            if grace.is_none() {
+                grace.set(Some(tokio::time::sleep(FIRST_REQUEST)));
+            }
+            let over = |timer: Pin<&mut Sleep>, cx: &mut Context<'_>| timer.poll(cx).is_ready();
+            told = client.has_asked()
+                || grace
+                    .as_mut()
+                    .as_pin_mut()
+                    .is_none_or(|timer| over(timer, cx));
+            if told {
                 connection.as_mut().graceful_shutdown();
             }
         }

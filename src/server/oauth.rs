@@ -4,14 +4,13 @@
 use super::service;
 use crate::oauth::{self, OAuthError, Surface, TokenIssuer, TokenReply};
 use crate::proxy::ResponseBody;
-use crate::rejection::{Reason, Rejection};
 use crate::snapshot::{Mount, Snapshot};
 use crate::telemetry::exchange::Exchange;
+use crate::upstream::Received;
 use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use std::time::{Duration, Instant};
 
 /// Serves `POST {prefix}/token`.
@@ -19,21 +18,15 @@ pub(super) async fn token(
     mount: &Mount,
     snapshot: &Snapshot,
     head: Parts,
-    body: Incoming,
+    body: Received,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let reply = match collect(body, &mount.surface, snapshot.limits.body_timeout).await {
         Ok(body) => ask(mount, &head, body).await,
         Err(Unread::TooLarge) => refused(OAuthError::BodyTooLarge, &mount.surface.realm),
-        Err(Unread::TooSlow) => {
-            return service::refuse(Reason::RequestTimeout.into(), None, exchange);
-        }
-        Err(Unread::Broken) => {
-            let rejection =
-                Rejection::noted(Reason::BadRequest, "the client broke off its request body");
-            return service::refuse(rejection, None, exchange);
-        }
+        Err(Unread::TooSlow) => refused(OAuthError::BodyTooSlow, &mount.surface.realm),
+        Err(Unread::Broken) => refused(OAuthError::BodyBroken, &mount.surface.realm),
     };
     let TokenReply {
         response,
@@ -85,7 +78,7 @@ enum Unread {
     Broken,
 }
 
-async fn collect(body: Incoming, surface: &Surface, patience: Duration) -> Result<Bytes, Unread> {
+async fn collect(body: Received, surface: &Surface, patience: Duration) -> Result<Bytes, Unread> {
     let limit = usize::try_from(surface.max_body).unwrap_or(usize::MAX);
     match pingora_timeout::timeout(patience, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

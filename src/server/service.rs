@@ -10,6 +10,7 @@ use crate::rejection::{Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
 use crate::snapshot::{Mount, Snapshot};
 use crate::telemetry::exchange::Exchange;
+use crate::upstream::Received;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::request::Parts;
@@ -60,6 +61,7 @@ async fn answer(
 ) -> Response<ResponseBody> {
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
+    let body = Received::new(body, &client.arriving);
     let peer = snapshot.trusted.peer(client.address);
     let id = request_id(&head.headers, peer);
     let mut exchange = Exchange::begin(
@@ -110,8 +112,10 @@ async fn decide(
     exchange: &mut Exchange,
 ) -> Result<Verdict, Rejection> {
     let view = RequestView::new(head, peer, &snapshot.trusted)?;
-    exchange.client(view.client);
-    let mut fetched = false;
+    if let Some(client) = view.client {
+        exchange.client(client);
+    }
+    let mut refreshed = None;
     loop {
         match gateway::admit(snapshot, &view, unix_now()) {
             Decision::Admitted(admission) => {
@@ -130,17 +134,20 @@ async fn decide(
                 return Ok(Verdict::Token(mount));
             }
             Decision::Metadata => return Ok(Verdict::Metadata),
-            Decision::NeedKeys(_, issuer) if !fetched => {
-                fetched = true;
-                issuer.keys.refresh_for_unknown_key().await;
+            Decision::NeedKeys(_, issuer) if refreshed.is_none() => {
+                refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
             }
             Decision::NeedKeys(route, issuer) => {
                 exchange.routed(&route.metrics);
-                issuer.metrics.refused(&Reason::UnknownKey);
-                return Err(Rejection::noted(
-                    Reason::UnknownKey,
-                    "no published key has the token's kid",
-                ));
+                let rejection = if refreshed == Some(true) {
+                    let note = "no published key has the token's kid";
+                    Rejection::noted(Reason::UnknownKey, note)
+                } else {
+                    let note = "the token's kid is unknown and the keys could not be refreshed";
+                    Rejection::noted(Reason::KeysUnavailable, note)
+                };
+                issuer.metrics.refused(&rejection.reason);
+                return Err(rejection);
             }
             Decision::Refused(route, rejection) => {
                 if let Some(route) = route {

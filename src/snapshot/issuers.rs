@@ -48,56 +48,57 @@ pub(super) fn build(config: &Config, env: &Env, mistakes: &mut Vec<Mistake>) -> 
     providers
 }
 
-/// Takes over from the snapshot before what has not changed: the whole issuer, or at least its
-/// keys if they come from where they came from.
+/// Takes over from the snapshot before what has not changed: the whole issuer, or its key store if
+/// that is filled in the same way, or at least the keys if they come from the same place. An issuer
+/// may be down at the time of a reload, so keys at hand are never thrown away.
 fn provider(config: &config::Issuer, rules: IssuerRules, source: Source, env: &Env) -> Provider {
+    let authorities = config
+        .ca_file
+        .as_ref()
+        .and_then(|path| std::fs::read(path).ok());
     let known = env
         .previous
         .iter()
         .flat_map(|previous| &previous.providers)
-        .find(|known| {
-            known.source.name == source.name
-                && same_keys(&known.config, config)
-                && known.source.needs_token_endpoint == source.needs_token_endpoint
-        });
-    if let Some(known) = known
-        && known.issuer.rules == rules
-    {
-        return known.clone();
+        .find(|known| known.source.name == source.name && known.config.url == config.url);
+    let same_fetch = known.filter(|known| {
+        fetched_alike(&known.config, config)
+            && known.authorities == authorities
+            && known.source.needs_token_endpoint == source.needs_token_endpoint
+    });
+    if let Some(known) = same_fetch.filter(|known| known.issuer.rules == rules) {
+        return Provider {
+            config: config.clone(),
+            ..known.clone()
+        };
     }
-    let (keys, source) = match known {
-        Some(known) => (Arc::clone(&known.issuer.keys), known.source.clone()),
-        None => (Arc::new(KeyStore::new(policy(config))), source),
+    let (keys, source) = match (same_fetch, known) {
+        (Some(known), _) => (Arc::clone(&known.issuer.keys), known.source.clone()),
+        (None, Some(known)) if known.config.jwks_uri == config.jwks_uri => {
+            let keys = KeyStore::new(policy(config));
+            keys.inherit(&known.issuer.keys);
+            (Arc::new(keys), source)
+        }
+        (None, _) => (Arc::new(KeyStore::new(policy(config))), source),
     };
     let metrics = env.metrics.issuer(&rules.name);
+    let issuer = Arc::new(Issuer {
+        rules,
+        keys,
+        metrics,
+    });
     Provider {
-        issuer: Arc::new(Issuer {
-            rules,
-            keys,
-            metrics,
-        }),
+        issuer,
         source,
         config: config.clone(),
+        authorities,
     }
 }
 
 /// Whether both fetch the same keys in the same way.
-fn same_keys(a: &config::Issuer, b: &config::Issuer) -> bool {
-    (
-        &a.url,
-        &a.jwks_uri,
-        &a.token_endpoint,
-        &a.ca_file,
-        &a.timeout,
-        &a.jwks,
-    ) == (
-        &b.url,
-        &b.jwks_uri,
-        &b.token_endpoint,
-        &b.ca_file,
-        &b.timeout,
-        &b.jwks,
-    )
+fn fetched_alike(a: &config::Issuer, b: &config::Issuer) -> bool {
+    (&a.jwks_uri, &a.token_endpoint, &a.timeout, &a.jwks)
+        == (&b.jwks_uri, &b.token_endpoint, &b.timeout, &b.jwks)
 }
 
 fn policy(config: &config::Issuer) -> KeyPolicy {
@@ -176,6 +177,11 @@ fn rules(
         issuer.max_token_bytes.bytes() == 0,
         "write \"8KiB\"",
     );
+    if issuer.jwks.min_ttl.get() < Duration::from_secs(1) {
+        let at = at!["issuer", name, "jwks", "min_ttl"];
+        let mistake = Mistake::value(at, "keys would be fetched without a pause");
+        mistakes.push(mistake.hint("write \"1s\" or more"));
+    }
     if issuer.jwks.min_ttl.get() > issuer.jwks.max_ttl.get() {
         mistakes.push(Mistake::value(
             at!["issuer", name, "jwks", "min_ttl"],

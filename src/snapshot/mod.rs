@@ -140,6 +140,8 @@ pub struct Provider {
     pub source: fetch::Source,
     /// The table it was made of, to see on a reload what has changed.
     config: config::Issuer,
+    /// What its `ca_file` held: a renewed one has to be noticed.
+    authorities: Option<Vec<u8>>,
 }
 
 // === impl Target ===

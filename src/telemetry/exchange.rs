@@ -46,6 +46,12 @@ pub struct Exchange {
     complete: bool,
 }
 
+/// What stands in log and metrics for an exchange that the client left before there was an answer:
+/// nobody has sent it, so it may not count as a failure of ours.
+fn client_left() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
+}
+
 // === impl Exchange ===
 
 impl Exchange {
@@ -73,7 +79,7 @@ impl Exchange {
             identity: None,
             rejection: None,
             upstream: None,
-            status: StatusCode::INTERNAL_SERVER_ERROR,
+            status: client_left(),
             sent_upstream: None,
             answered_upstream: None,
             retries: 0,
@@ -86,6 +92,11 @@ impl Exchange {
     /// The id of this exchange.
     pub fn request_id(&self) -> &HeaderValue {
         &self.request_id
+    }
+
+    /// Whether the client asked for the head alone.
+    pub fn is_head(&self) -> bool {
+        self.method == Method::HEAD
     }
 
     /// All metrics, for what is counted besides the exchange itself.
@@ -198,6 +209,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.rejection = Some(Rejection::noted(Reason::Internal, "a panic"));
+            self.status = StatusCode::INTERNAL_SERVER_ERROR;
         }
         let total = self.started.elapsed();
         let metrics = &self.observer.metrics;

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -136,10 +137,23 @@ async fn take(server: &Server, now: Instant) -> Option<SendRequest<Upload>> {
         let idle = IDLE.with_borrow_mut(|pools| pools.get_mut(&server.id)?.pop())?;
         let mut sender = idle.sender;
         let fresh = now.saturating_duration_since(idle.since) < idle.keep;
-        if fresh && !sender.is_closed() && poll_fn(|cx| sender.poll_ready(cx)).await.is_ok() {
+        if fresh && !sender.is_closed() && becomes_ready(&mut sender).await {
             return Some(sender);
         }
     }
+}
+
+/// Whether an idle connection can take a request. Its driver may need a turn or two to notice that
+/// the last one is over; one that needs longer is still busy with what it should have finished.
+async fn becomes_ready(sender: &mut SendRequest<Upload>) -> bool {
+    for _ in 0..3 {
+        let polled = poll_fn(|cx| Poll::Ready(sender.poll_ready(cx))).await;
+        if let Poll::Ready(outcome) = polled {
+            return outcome.is_ok();
+        }
+        tokio::task::yield_now().await;
+    }
+    false
 }
 
 /// Closes idle connections that have outlived `idle_timeout`. Each worker calls this for itself

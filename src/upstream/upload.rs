@@ -1,8 +1,8 @@
 //! The body of a request on its way to an upstream: counted, limited, and timed.
 
+use super::Received;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub enum Upload {
 
 /// A client's body with its limits.
 pub struct Stream {
-    body: Incoming,
+    body: Received,
     left: u64,
     patience: Duration,
     timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
@@ -121,7 +121,7 @@ impl std::error::Error for UploadFault {}
 
 impl Upload {
     /// Wraps a client's body. `limit` in bytes; `patience` is the time between two reads.
-    pub fn new(body: Incoming, limit: u64, patience: Duration) -> (Self, Option<Arc<UploadState>>) {
+    pub fn new(body: Received, limit: u64, patience: Duration) -> (Self, Option<Arc<UploadState>>) {
         if body.is_end_stream() {
             return (Self::Empty, None);
         }

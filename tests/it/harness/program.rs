@@ -2,10 +2,11 @@
 
 use super::{LogSink, eventually};
 use serde_json::Value;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use tempfile::TempDir;
 
 /// What a finished program said.
@@ -21,6 +22,7 @@ pub struct Running {
     child: Child,
     pub stdout: LogSink,
     pub stderr: LogSink,
+    readers: Vec<JoinHandle<()>>,
 }
 
 /// A gateway in a process of its own, with its file.
@@ -70,6 +72,11 @@ async fn said(mut command: Command) -> Said {
     }
 }
 
+fn collect(mut from: impl Read + Send + 'static, to: &LogSink) -> JoinHandle<()> {
+    let mut to = to.clone();
+    thread::spawn(move || drop(std::io::copy(&mut from, &mut to)))
+}
+
 // === impl Running ===
 
 impl Running {
@@ -80,14 +87,15 @@ impl Running {
             .spawn()
             .expect("started");
         let (stdout, stderr) = (LogSink::default(), LogSink::default());
-        let (mut from_stdout, mut from_stderr) = (child.stdout.take(), child.stderr.take());
-        let (mut to_stdout, mut to_stderr) = (stdout.clone(), stderr.clone());
-        thread::spawn(move || std::io::copy(from_stdout.as_mut().expect("piped"), &mut to_stdout));
-        thread::spawn(move || std::io::copy(from_stderr.as_mut().expect("piped"), &mut to_stderr));
+        let readers = vec![
+            collect(child.stdout.take().expect("piped"), &stdout),
+            collect(child.stderr.take().expect("piped"), &stderr),
+        ];
         Self {
             child,
             stdout,
             stderr,
+            readers,
         }
     }
 
@@ -97,7 +105,7 @@ impl Running {
         assert_eq!(sent.code, Some(0), "{}", sent.stderr);
     }
 
-    /// Waits for the end.
+    /// Waits for the end; all that was said is there then.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the end of the program", || {
@@ -105,6 +113,9 @@ impl Running {
             std::future::ready(status.is_some())
         })
         .await;
+        self.readers
+            .drain(..)
+            .for_each(|reader| reader.join().expect("no panic"));
         status.expect("a status")
     }
 

@@ -180,7 +180,12 @@ async fn a_slow_fetch_delays_only_who_asked_for_it() {
             _ = &mut slow => break,
         }
     }
-    assert_eq!(slow.await.status, 401);
+    let judged = slow.await;
+    assert_eq!(
+        (judged.status, &judged.json()["reason"]),
+        (503, &json!("keys_unavailable")),
+        "it may be signed with a key that could not be fetched"
+    );
 }
 
 /// Whatever the issuer serves in place of its keys, the ones at hand stay in use.
@@ -232,7 +237,7 @@ async fn a_key_set_that_is_none_leaves_the_last_good_one_in_use() {
             .bearer(&unknown_kid(&world, what))
             .send()
             .await;
-        assert_eq!(refused.status, 401, "{what}: the keys at hand can tell");
+        assert_eq!(refused.status, 503, "{what}: the keys at hand cannot tell");
         eventually(what, async || world.gateway.metric(errors).await > failed).await;
         let token = world.token_with(json!({ "jti": number }));
         assert_eq!(

@@ -2,7 +2,9 @@
 
 use super::gateway;
 use crate::harness::link::{Link, nothing};
-use crate::harness::{Gateway, Raw, RawUpstream, World, eventually, nobody, request, within};
+use crate::harness::{
+    CONFIG, Gateway, Raw, RawUpstream, World, eventually, nobody, request, with_lines, within,
+};
 use bonterra_gateway::demo::echo::{Echo, EchoOptions};
 use futures_util::future::join_all;
 use http::Request;
@@ -164,6 +166,23 @@ async fn a_refused_upload_is_not_read_to_its_end() {
     let _ = tokio::io::AsyncReadExt::read_to_end(&mut receiver, &mut rest).await;
     assert_eq!(rest, b"");
     assert!(world.echo.seen().is_empty());
+}
+
+/// Most clients write their whole request before they read. If the gateway just closed, what comes
+/// in after that would be answered with a reset, and a reset takes the answer away.
+#[tokio::test]
+async fn a_client_that_is_refused_in_mid_upload_hears_why() {
+    let config = with_lines(CONFIG, "[server]", "max_body = \"1MiB\"");
+    let world = World::with(&config).await;
+    let body = vec![b'x'; 3 << 20];
+    for _ in 0..20 {
+        let upload = world.post("/grants/1").body(body.clone());
+        let reply = upload.try_send().await.expect("an answer");
+        assert_eq!(reply.status, 401);
+        let upload = world.post("/public/sink").body(body.clone());
+        let reply = upload.try_send().await.expect("an answer");
+        assert_eq!(reply.status, 413);
+    }
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ fn assert_took(started: Instant, least: Duration) {
 #[tokio::test]
 async fn a_slow_head_is_408_and_others_are_served() {
     let (_echo, gateway) = world(&[("[server]", "header_timeout = \"200ms\"")]).await;
-    for first in ["", "G", "GET /api/ HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
+    for first in ["G", "GET /api/ HTTP/1.1\r\nHost: a\r\nX-Slow: "] {
         let mut raw = Raw::connect(gateway.address).await;
         let started = Instant::now();
         raw.send(first).await;
@@ -41,6 +41,17 @@ async fn a_slow_head_is_408_and_others_are_served() {
         assert_eq!(reply.header("connection"), Some("close"));
         assert_eq!(raw.rest().await, "", "{first:?}");
     }
+}
+
+/// Browsers connect ahead of need, and probes only knock: neither has asked anything.
+#[tokio::test]
+async fn who_connects_and_says_nothing_is_closed_without_a_word() {
+    let (_echo, gateway) = world(&[("[server]", "header_timeout = \"200ms\"")]).await;
+    let mut raw = Raw::connect(gateway.address).await;
+    let started = Instant::now();
+    assert_eq!(raw.rest().await, "");
+    assert_took(started, SHORT);
+    assert!(gateway.log.records().is_empty());
 }
 
 /// A byte now and then must not push the deadline ahead.
