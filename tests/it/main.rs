@@ -5,6 +5,7 @@
 
 mod architecture;
 mod command;
+mod hardening;
 mod harness;
 mod identity;
 mod lifecycle;
