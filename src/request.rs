@@ -75,11 +75,8 @@ impl TrustedProxies {
         let mut client = own;
         for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
             for hop in value.to_str().unwrap_or_default().rsplit(',') {
-                let Some(address) = parse_hop(hop.trim()) else {
-                    return None;
-                };
-                client = address;
-                if !self.contains(address) {
+                client = parse_hop(hop.trim())?;
+                if !self.contains(client) {
                     return Some(client);
                 }
             }

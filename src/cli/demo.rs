@@ -36,6 +36,12 @@ async fn demo(listen: SocketAddr) -> u8 {
             super::MISCONFIGURED,
         );
     }
+    let mut signals = match run::Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            return output::fail(&format!("cannot listen for signals: {error}"), FAILED);
+        }
+    };
     let scene = match Scene::set(listen).await {
         Ok(scene) => scene,
         Err(error) => {
@@ -58,8 +64,7 @@ async fn demo(listen: SocketAddr) -> u8 {
     };
     app.ready().await;
     output::print(&scene.told(&app));
-    // Without Ctrl-C there is only the end of the process.
-    let _ = tokio::signal::ctrl_c().await;
+    signals.stop().await;
     output::print("\nstopping\n");
     app.stop().await;
     0

@@ -74,14 +74,15 @@ async fn serve(path: PathBuf) -> u8 {
     }
 }
 
-struct Signals {
+/// The signals that a gateway heeds.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -89,7 +90,8 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) {
+    /// Waits until asked to stop.
+    pub(super) async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -20,6 +20,8 @@ pub enum Stage {
 pub struct Drain {
     stage: AtomicU8,
     open: AtomicUsize,
+    /// Listeners that may still bring connections.
+    listening: AtomicUsize,
     /// One bell a worker, so that connections of different workers share no lock.
     bells: Vec<Notify>,
     empty: Notify,
@@ -28,6 +30,10 @@ pub struct Drain {
 /// An open connection; counted until it is dropped.
 #[derive(Debug)]
 pub struct Open<'d>(&'d Drain);
+
+/// A listener that may still bring connections; counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Listening<'d>(&'d Drain);
 
 // === impl Drain ===
 
@@ -38,6 +44,7 @@ impl Drain {
         Self {
             stage: AtomicU8::new(Stage::Serving as u8),
             open: AtomicUsize::new(0),
+            listening: AtomicUsize::new(0),
             bells,
             empty: Notify::new(),
         }
@@ -71,17 +78,24 @@ impl Drain {
         (self.open.fetch_add(1, Relaxed) < max).then_some(place)
     }
 
+    /// Counts a listener: nothing is empty while one may still accept.
+    pub(super) fn listening(&self) -> Listening<'_> {
+        self.listening.fetch_add(1, SeqCst);
+        Listening(self)
+    }
+
     /// Open connections.
     pub fn connections(&self) -> usize {
         self.open.load(Relaxed)
     }
 
-    /// Waits until nothing is open any more, or for `patience`. Returns what is still open.
+    /// Waits until nothing is open any more and nobody listens, or for `patience`. Returns what is still open.
     pub async fn emptied(&self, patience: Duration) -> usize {
         let empty = async {
             loop {
                 let notified = self.empty.notified();
-                if self.connections() == 0 {
+                // In this order: a listener counts its connections before it goes.
+                if self.listening.load(SeqCst) == 0 && self.connections() == 0 {
                     return;
                 }
                 notified.await;
@@ -97,5 +111,12 @@ impl Drop for Open<'_> {
         if self.0.open.fetch_sub(1, SeqCst) == 1 {
             self.0.empty.notify_one();
         }
+    }
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.0.listening.fetch_sub(1, SeqCst);
+        self.0.empty.notify_one();
     }
 }

@@ -1,7 +1,6 @@
 //! Listening sockets and the accept loop of each worker.
 
 use super::{Shared, Stage, connection};
-use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -88,6 +87,7 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
         worker,
     } = listener;
     let socket = TcpListener::from_std(socket)?;
+    let _listening = shared.drain.listening();
     let gauge = shared
         .observer
         .metrics
@@ -102,13 +102,15 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
             gauge.clone(),
         ));
     };
-    while shared.drain.stage() < Stage::Draining {
-        let Some(bell) = shared.drain.bell(worker) else {
+    while let Some(bell) = shared.drain.bell(worker) {
+        // Before the look at the stage, or a bell between the two would go unheard.
+        let rung = bell.notified();
+        if shared.drain.stage() >= Stage::Draining {
             break;
-        };
+        }
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            () = bell.notified() => continue,
+            () = rung => continue,
         };
         match accepted {
             Ok((stream, peer)) => start(stream, peer),
@@ -118,9 +120,14 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
             }
         }
     }
-    // Who has completed a connection by now is still served.
-    while let Some(Ok((stream, peer))) = socket.accept().now_or_never() {
-        start(stream, peer);
+    // Who has completed a connection by now is still served. The kernel is asked, not the runtime,
+    // which may not have heard of the last ones.
+    let socket = socket.into_std()?;
+    while let Ok((stream, peer)) = socket.accept() {
+        stream.set_nonblocking(true)?;
+        start(TcpStream::from_std(stream)?, peer);
     }
+    // Connections count themselves when they first run: before this task runs again.
+    tokio::task::yield_now().await;
     Ok(())
 }

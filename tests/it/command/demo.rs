@@ -6,6 +6,7 @@ use http::Uri;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// The demo as it runs, with what it printed.
 struct Demo {
@@ -154,9 +155,10 @@ async fn every_printed_command_does_what_it_says() {
     assert!(json(&reloaded)["changes"].is_array(), "{reloaded}");
     assert!(demo.commands.is_empty(), "not tried: {:?}", demo.commands);
 
-    files(&demo).await;
-    demo.running.signal("INT").await;
+    let folder = files(&demo).await;
+    demo.running.signal("TERM").await;
     assert_eq!(demo.running.ended().await.code(), Some(0));
+    assert!(!folder.exists(), "it cleans up after itself");
 }
 
 /// Fetches the page, sends its form as it is filled in, and follows to the code.
@@ -219,8 +221,8 @@ async fn fetch(url: &str) -> Reply {
     .await
 }
 
-/// The files that the demo names are there, and work as it says.
-async fn files(demo: &Demo) {
+/// The files that the demo names are there, and work as it says. Returns their folder.
+async fn files(demo: &Demo) -> PathBuf {
     let text = demo.running.stdout.text();
     let named = |what: &str| {
         let line = text
@@ -247,6 +249,7 @@ async fn files(demo: &Demo) {
         open.send().await.status == 200
     })
     .await;
+    Path::new(&file).parent().expect("a folder").to_owned()
 }
 
 #[tokio::test]
