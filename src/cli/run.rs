@@ -4,8 +4,10 @@ use super::{FAILED, output};
 use crate::app::App;
 use crate::config::{self, LogFormat, LogLevel};
 use crate::telemetry::log;
+use futures_util::FutureExt as _;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -62,6 +64,7 @@ async fn serve(path: PathBuf) -> u8 {
         } => {}
         () = signals.until_stop(&app) => {}
     }
+    signals.settle().await;
     tokio::select! {
         stopped = app.stop() => {
             tracing::info!(cut = stopped.cut, "stopped");
@@ -73,6 +76,9 @@ async fn serve(path: PathBuf) -> u8 {
         }
     }
 }
+
+/// Signals that come within this time of the first are the same.
+const ECHO: Duration = Duration::from_millis(5);
 
 /// The signals that a gateway heeds.
 pub(super) struct Signals {
@@ -98,6 +104,14 @@ impl Signals {
         }
     }
 
+    /// Lets echoes of one signal pass for one: `timeout`, for example, signals the process and then
+    /// its group, and means it once.
+    async fn settle(&mut self) {
+        tokio::time::sleep(ECHO).await;
+        while self.terminate.recv().now_or_never().is_some() {}
+        while self.interrupt.recv().now_or_never().is_some() {}
+    }
+
     /// Reloads on SIGHUP until asked to stop.
     async fn until_stop(&mut self, app: &App) {
         loop {
@@ -105,8 +119,10 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
-                    // The log and the metric have the outcome.
-                    let _ = app.reloader.reload("SIGHUP").await;
+                    // The log and the metric have the outcome. It may take a while, and must not
+                    // keep a stop waiting.
+                    let reloader = Arc::clone(&app.reloader);
+                    tokio::spawn(async move { drop(reloader.reload("SIGHUP").await) });
                 }
             }
         }

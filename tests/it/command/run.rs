@@ -148,6 +148,15 @@ async fn a_second_signal_ends_it_at_once() {
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
+/// As `timeout` does it: the process, then its group.
+#[tokio::test]
+async fn a_signal_and_its_echo_are_one() {
+    let mut scene = scene("0s").await;
+    scene.gateway.running.signal_twice("TERM").await;
+    let status = scene.gateway.running.ended().await;
+    assert_eq!(status.code(), Some(0), "it ended well");
+}
+
 #[tokio::test]
 async fn sighup_reloads() {
     let scene = scene("0s").await;

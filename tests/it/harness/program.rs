@@ -105,6 +105,13 @@ impl Running {
         assert_eq!(sent.code, Some(0), "{}", sent.stderr);
     }
 
+    /// The same signal twice, with nothing in between.
+    pub async fn signal_twice(&self, name: &str) {
+        let pid = self.child.id();
+        let sent = shell(&format!("kill -{name} {pid}; kill -{name} {pid}")).await;
+        assert_eq!(sent.code, Some(0), "{}", sent.stderr);
+    }
+
     /// Waits for the end; all that was said is there then.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
