@@ -126,14 +126,15 @@ fn grants(actual: &Value, expected: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Claims;
+    use crate::identity::{Claims, Members};
     use serde_json::json;
 
     fn identity(claims: Value) -> Identity {
         let Value::Object(map) = claims else {
             panic!("claims are an object")
         };
-        let claims = Claims::verified(map);
+        let members = map.into_iter().map(|(name, value)| (name.into(), value));
+        let claims = Claims::verified(Members::new(members.collect()).expect("distinct names"));
         Identity {
             issuer: "bonterra".into(),
             scopes: Scopes::of(&claims),

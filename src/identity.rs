@@ -1,7 +1,7 @@
 //! Who sent a request: the outcome of verification, and nothing that was not verified.
 
 use http::{HeaderName, HeaderValue};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,9 +17,14 @@ pub fn unix_now() -> UnixSeconds {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// The members of a JSON object by name. A sorted list: a dozen claims take less room in the cache
+/// of verified tokens than a map of them, and less time to look through.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Members(Box<[(Box<str>, Value)]>);
+
 /// The claims of a token whose signature, issuer, audience and times have been checked.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Claims(Map<String, Value>);
+pub struct Claims(Members);
 
 /// The scopes that a token grants, from `scope`, `scp` and `permissions`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,11 +47,36 @@ pub struct Identity {
     pub headers: Box<[(HeaderName, HeaderValue)]>,
 }
 
+// === impl Members ===
+
+impl Members {
+    /// The members of an object, or `None` if one of them is there twice.
+    pub fn new(mut list: Vec<(Box<str>, Value)>) -> Option<Self> {
+        list.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let distinct = list
+            .iter()
+            .zip(list.iter().skip(1))
+            .all(|((a, _), (b, _))| a != b);
+        distinct.then(|| Self(list.into_boxed_slice()))
+    }
+
+    /// The member of that literal name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        let at = self.0.binary_search_by(|(own, _)| (**own).cmp(name)).ok()?;
+        self.0.get(at).map(|(_, value)| value)
+    }
+
+    /// Whether there is a member of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+}
+
 // === impl Claims ===
 
 impl Claims {
     /// Wraps claims that have been verified. Callers outside `authn` only do so in tests.
-    pub(crate) fn verified(claims: Map<String, Value>) -> Self {
+    pub(crate) fn verified(claims: Members) -> Self {
         Self(claims)
     }
 
@@ -57,8 +87,8 @@ impl Claims {
 
     /// Bytes that these claims hold in memory, roughly; for the bound of the cache.
     pub fn weight(&self) -> usize {
-        self.0
-            .iter()
+        let members = self.0.0.iter();
+        members
             .map(|(name, value)| name.len() + 64 + weigh(value))
             .sum()
     }

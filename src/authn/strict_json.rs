@@ -1,15 +1,44 @@
 //! JSON objects without repeated members, at any depth: two readers of one token must not be able
 //! to see different claims (RFC 7515 §4, RFC 7519 §4).
 
+use crate::identity::Members;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
 /// Parses an object, or `None` for anything else, repeated members included.
-pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
-    match serde_json::from_slice::<Strict>(bytes).ok()?.0 {
-        Value::Object(map) => Some(map),
-        _ => None,
+pub fn object(bytes: &[u8]) -> Option<Members> {
+    serde_json::from_slice::<Outermost>(bytes)
+        .ok()
+        .map(|outermost| outermost.0)
+}
+
+/// The outermost object, whose members are kept as a list.
+struct Outermost(Members);
+
+struct OutermostVisitor;
+
+impl<'de> Deserialize<'de> for Outermost {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OutermostVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for OutermostVisitor {
+    type Value = Outermost;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object without repeated members")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Outermost, A::Error> {
+        let mut list = Vec::with_capacity(16);
+        while let Some((name, Strict(value))) = members.next_entry::<Box<str>, Strict>()? {
+            list.push((name, value));
+        }
+        Members::new(list)
+            .map(Outermost)
+            .ok_or_else(|| A::Error::custom("repeated member"))
     }
 }
 
@@ -84,6 +113,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 #[cfg(test)]
 mod tests {
     use super::object;
+    use crate::identity::Members;
 
     #[test]
     fn strictness() {
@@ -93,11 +123,10 @@ mod tests {
             r#" {"a":18446744073709551615} "#,
         ] {
             let expected: serde_json::Value = serde_json::from_str(good).expect("JSON");
-            assert_eq!(
-                object(good.as_bytes()).map(serde_json::Value::Object),
-                Some(expected),
-                "{good}"
-            );
+            let expected = expected.as_object().expect("an object").clone();
+            let expected = Members::new(expected.into_iter().map(|(n, v)| (n.into(), v)).collect());
+            assert!(expected.is_some());
+            assert_eq!(object(good.as_bytes()), expected, "{good}");
         }
         for bad in [
             r#"{"a":1,"a":1}"#,

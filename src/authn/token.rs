@@ -1,10 +1,11 @@
 //! Reads a token without believing it: strict encoding, strict JSON, nothing verified.
 
 use super::strict_json;
+use crate::identity::Members;
 use crate::rejection::{Reason, Rejection};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// A JWS in compact serialisation (RFC 7515 §7.1), taken apart but not verified.
 pub struct UnverifiedToken<'t> {
@@ -12,9 +13,9 @@ pub struct UnverifiedToken<'t> {
     pub(super) signed: &'t str,
     /// The signature, still encoded.
     pub(super) signature: &'t str,
-    pub(super) header: Map<String, Value>,
+    pub(super) header: Members,
     /// Claims that nobody should read before the signature is checked.
-    pub(super) claims: Map<String, Value>,
+    pub(super) claims: Members,
 }
 
 impl<'t> UnverifiedToken<'t> {
@@ -73,7 +74,7 @@ fn malformed(note: &'static str) -> Rejection {
     Rejection::noted(Reason::MalformedToken, note)
 }
 
-fn object(segment: &str) -> Option<Map<String, Value>> {
+fn object(segment: &str) -> Option<Members> {
     // This engine refuses padding, other alphabets and spare bits.
     let bytes = URL_SAFE_NO_PAD.decode(segment).ok()?;
     strict_json::object(&bytes)

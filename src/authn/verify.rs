@@ -4,12 +4,12 @@
 
 use super::token::UnverifiedToken;
 use crate::headers::encode_claim;
-use crate::identity::{Claims, Identity, Scopes, UnixSeconds};
+use crate::identity::{Claims, Identity, Members, Scopes, UnixSeconds};
 use crate::keys::VerificationKey;
 use crate::rejection::{Reason, Rejection};
 use http::HeaderName;
 use jsonwebtoken::{Algorithm, crypto};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// Injected headers of one token together: more would break upstreams.
@@ -44,7 +44,7 @@ pub struct IssuerRules {
 /// [`Reason::CriticalHeader`], [`Reason::WrongType`] or [`Reason::AlgorithmNotAllowed`].
 pub fn header(rules: &IssuerRules, token: &UnverifiedToken<'_>) -> Result<Algorithm, Rejection> {
     // No extension is implemented, so none may be critical (RFC 7515 §4.1.11, RFC 7797 §6).
-    if token.header.contains_key("crit") || token.header.contains_key("b64") {
+    if token.header.contains("crit") || token.header.contains("b64") {
         return Err(Reason::CriticalHeader.into());
     }
     let typ = token
@@ -135,7 +135,7 @@ pub fn claims(
         ));
     }
     lifetime(rules, expires_at, issued_at)?;
-    if claims.contains_key("cnf") {
+    if claims.contains("cnf") {
         // RFC 9449 §7.1, RFC 8705 §3: a bound token must not pass as a plain bearer token.
         return Err(Reason::BoundToken.into());
     }
@@ -172,7 +172,7 @@ pub fn times(
     Ok(())
 }
 
-fn audience(rules: &IssuerRules, claims: &Map<String, Value>) -> Result<(), Rejection> {
+fn audience(rules: &IssuerRules, claims: &Members) -> Result<(), Rejection> {
     let accepted = |name: &str| rules.audiences.iter().any(|own| **own == *name);
     let fits = match claims.get("aud") {
         Some(Value::String(name)) => accepted(name),
@@ -208,7 +208,7 @@ fn lifetime(
 }
 
 /// A `NumericDate`. Whole seconds only: what a float means differs between readers.
-fn number(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixSeconds>, Rejection> {
+fn number(claims: &Members, name: &str) -> Result<Option<UnixSeconds>, Rejection> {
     match claims.get(name) {
         None => Ok(None),
         Some(value) => match value.as_i64() {
