@@ -3,18 +3,22 @@
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01T00:00:00Z, the `NumericDate` of RFC 7519 §2.
 pub type UnixSeconds = i64;
 
-/// The present, as tokens count it. A clock before 1970 reads as 1970: every token is then
-/// "not yet valid", which fails closed.
+/// The present, as tokens count it. A clock before 1970 reads as the end of time: every token has
+/// expired then, and keys are too old to use, which fails closed.
 pub fn unix_now() -> UnixSeconds {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    seconds_at(SystemTime::now())
+}
+
+fn seconds_at(time: SystemTime) -> UnixSeconds {
+    time.duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok())
+        .unwrap_or(i64::MAX)
 }
 
 /// The members of a JSON object by name. A sorted list: a dozen claims take less room in the cache
@@ -39,7 +43,7 @@ pub struct Identity {
     pub claims: Claims,
     /// The scopes in a form that is quick to compare.
     pub scopes: Scopes,
-    /// `exp` plus nothing: leeway is added where it is compared.
+    /// `exp` as it stands; leeway is added where it is compared.
     pub expires_at: UnixSeconds,
     /// `nbf`, when the token has one.
     pub not_before: Option<UnixSeconds>,
@@ -157,5 +161,18 @@ impl Identity {
             .sum();
         u32::try_from(256 + self.claims.weight() + self.scopes.weight() + headers)
             .unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_is_off_makes_no_token_valid() {
+        let second = Duration::from_secs(1);
+        assert_eq!(seconds_at(UNIX_EPOCH + second), 1);
+        assert_eq!(seconds_at(UNIX_EPOCH - second), i64::MAX);
     }
 }

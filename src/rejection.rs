@@ -15,6 +15,9 @@ use http::{HeaderMap, Response};
 use serde::Serialize;
 use std::fmt::Write as _;
 
+/// The realm of all our challenges.
+pub const REALM: &str = "bonterra";
+
 /// How a 401 or 403 challenges the client (RFC 6750 §3).
 enum Challenge {
     None,

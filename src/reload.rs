@@ -8,7 +8,7 @@ use crate::snapshot::{Env, Provider, Snapshot, compile};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -163,11 +163,6 @@ impl Reloader {
                 let _ = self.reload("file change").await;
             }
         }
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -52,11 +52,9 @@ pub enum KeyStatus {
     },
 }
 
-/// Finished attempts to fetch keys.
+/// Whether the last attempt to fetch keys brought some.
 #[derive(Debug, Clone, Copy, Default)]
-struct Attempts {
-    count: u64,
-    /// Whether the last one brought keys.
+struct LastAttempt {
     good: bool,
 }
 
@@ -68,8 +66,8 @@ pub struct KeyStore {
     endpoints: ArcSwapOption<Endpoints>,
     /// Rung by a request that met an unknown key id.
     demand: Notify,
-    /// The finished attempts; whoever waits for one watches them.
-    attempts: watch::Sender<Attempts>,
+    /// The last finished attempt; whoever waits for one watches it.
+    attempts: watch::Sender<LastAttempt>,
     waiting: AtomicUsize,
 }
 
@@ -83,7 +81,7 @@ impl KeyStore {
             set: ArcSwapOption::empty(),
             endpoints: ArcSwapOption::empty(),
             demand: Notify::new(),
-            attempts: watch::Sender::new(Attempts::default()),
+            attempts: watch::Sender::new(LastAttempt::default()),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -131,10 +129,9 @@ impl KeyStore {
 
     /// Tells who waits that an attempt is over; `None`: it was too early for another one.
     pub(super) fn attempt_finished(&self, good: Option<bool>) {
-        self.attempts.send_modify(|attempts| {
-            attempts.count += 1;
-            attempts.good = good.unwrap_or(attempts.good);
-        });
+        // Whoever watches is woken even if the value stays the same.
+        self.attempts
+            .send_modify(|last| last.good = good.unwrap_or(last.good));
     }
 
     /// Takes over what another store of the same issuer holds.

@@ -270,20 +270,6 @@ impl From<&OutboundError> for OAuthError {
     }
 }
 
-// === Answers that need no surface ===
-
-/// 405 with `Allow: POST`.
-#[must_use]
-pub fn method_not_allowed() -> Response<Bytes> {
-    OAuthError::MethodNotAllowed.response("")
-}
-
-/// 413, for the caller that collects the body under the surface's `max_body`.
-#[must_use]
-pub fn body_too_large() -> Response<Bytes> {
-    OAuthError::BodyTooLarge.response("")
-}
-
 /// Token replies and errors alike may hold what no cache should keep (RFC 6749 §5.1).
 pub(super) fn forbid_storing(headers: &mut HeaderMap) {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -354,9 +340,12 @@ mod tests {
 
     #[test]
     fn answers_without_a_surface() {
-        assert_eq!(method_not_allowed().status(), 405);
-        assert_eq!(method_not_allowed().headers()[ALLOW], "POST");
-        assert_eq!(body_too_large().status(), 413);
+        assert_eq!(OAuthError::MethodNotAllowed.response("").status(), 405);
+        assert_eq!(
+            OAuthError::MethodNotAllowed.response("").headers()[ALLOW],
+            "POST"
+        );
+        assert_eq!(OAuthError::BodyTooLarge.response("").status(), 413);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;
 use crate::identity::unix_now;
 use crate::proxy::{self, Errand, ResponseBody};
-use crate::rejection::{Reason, Rejection, ReplyContext};
+use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
 use crate::snapshot::{Mount, Snapshot};
 use crate::telemetry::exchange::Exchange;
@@ -24,9 +24,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::{Builder, Uuid};
-
-/// The realm of challenges.
-pub(super) const REALM: &str = "bonterra";
 
 /// An id from outside may not be longer than this.
 const MAX_REQUEST_ID: usize = 128;

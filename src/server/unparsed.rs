@@ -2,7 +2,7 @@
 //! and counted and logged like any other.
 
 use super::{Shared, service};
-use crate::rejection::{Rejection, ReplyContext};
+use crate::rejection::{REALM, Rejection, ReplyContext};
 use crate::telemetry::access_log::{self, Record};
 use bytes::Bytes;
 use http::Method;
@@ -13,7 +13,7 @@ pub(super) fn refusal(shared: &Shared, peer: SocketAddr, rejection: &Rejection) 
     let request_id = service::new_request_id();
     let context = ReplyContext {
         request_id: &request_id,
-        realm: service::REALM,
+        realm: REALM,
         resource_metadata: None,
     };
     let reply = rejection.reply(context);

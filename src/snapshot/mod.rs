@@ -123,8 +123,6 @@ pub struct Route {
 pub struct Mount {
     /// The rules of the surface.
     pub surface: Surface,
-    /// The path of its token endpoint.
-    pub token_path: Box<str>,
     /// The issuer that it speaks for.
     pub provider: Provider,
     /// Its metrics as a route.

@@ -5,15 +5,13 @@ use super::{METADATA_PATH, Mount, Provider, Route, Target, rules};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::oauth::{Grant, Surface};
+use crate::rejection::REALM;
 use crate::request::canonical_path;
 use crate::route::{Methods, RouteError, RouteTable};
 use crate::upstream::Upstream;
 use std::sync::Arc;
 
 type Table = RouteTable<Target>;
-
-/// The realm of our challenges.
-pub(super) const REALM: &str = "bonterra";
 
 pub(super) fn mount(
     config: &Config,
@@ -44,7 +42,7 @@ pub(super) fn mount(
             .iter()
             .find(|provider| *provider.issuer.rules.name == **issuer);
         if let (Some(provider), Some(path)) = (provider, path) {
-            let target = Target::Token(Arc::new(mounted(name, surface, provider, &path, env)));
+            let target = Target::Token(Arc::new(mounted(name, surface, provider, env)));
             insert(
                 table,
                 &[],
@@ -66,13 +64,7 @@ pub(super) fn describe(providers: &[Provider], table: &mut Table) {
     }
 }
 
-fn mounted(
-    name: &str,
-    surface: &config::OAuthSurface,
-    provider: &Provider,
-    path: &str,
-    env: &Env,
-) -> Mount {
+fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env: &Env) -> Mount {
     let name: Arc<str> = name.into();
     let grant = |grant: &config::Grant| match grant {
         config::Grant::ClientCredentials => Grant::ClientCredentials,
@@ -87,7 +79,6 @@ fn mounted(
             max_body: surface.max_body.bytes(),
             realm: REALM.into(),
         },
-        token_path: path.into(),
         provider: provider.clone(),
     }
 }

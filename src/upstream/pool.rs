@@ -13,7 +13,6 @@ use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -188,13 +187,5 @@ impl Connection {
                 pool.push(idle);
             }
         });
-    }
-}
-
-/// The server that a connection leads to, for logs.
-impl Connection {
-    /// Host and port.
-    pub fn server(&self) -> &Arc<Server> {
-        &self.in_flight.0
     }
 }
