@@ -8,6 +8,7 @@ use bonterra_gateway::identity::unix_now;
 use bonterra_gateway::keys::jwks;
 use bonterra_gateway::request::{RequestView, TrustedProxies};
 use bonterra_gateway::snapshot::{Snapshot, compile};
+use bonterra_gateway::steps::Untold;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Request;
 use http::request::Parts;
@@ -74,7 +75,7 @@ impl Scene {
         let peer = trusted.peer(SocketAddr::from(([127, 0, 0, 1], 4711)));
         let view = RequestView::new(head, peer, &trusted).expect("a plain request");
         matches!(
-            admit(&self.snapshot, &view, unix_now()),
+            admit(&self.snapshot, &view, unix_now(), &mut Untold),
             Decision::Admitted(_)
         )
     }

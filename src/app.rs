@@ -1,13 +1,13 @@
 //! The composition root: a file becomes a running gateway, and a running gateway ends.
 
 use crate::admin;
-use crate::authn::cache::VerifiedTokens;
 use crate::config::{self, ConfigErrors};
 use crate::identity::unix_now;
 use crate::keys::KeyStatus;
 use crate::reload::Reloader;
 use crate::server::{self, Bound, Drain, Shared, Stage};
 use crate::snapshot::{Env, Snapshot, compile};
+use crate::store::SharedStore;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::exchange::Observer;
 use crate::telemetry::metrics::Metrics;
@@ -91,11 +91,9 @@ impl From<ConfigErrors> for StartError {
 pub fn environment() -> Result<Env, StartError> {
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), env!("GATEWAY_REVISION"))
         .map_err(StartError::Metrics)?;
-    let metrics = Arc::new(metrics);
-    let tokens = Arc::new(VerifiedTokens::new(metrics.token_cache()));
     Ok(Env {
-        metrics,
-        tokens,
+        metrics: Arc::new(metrics),
+        store: Arc::new(SharedStore::in_memory()),
         previous: None,
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::identity::{Identity, Scopes};
 use crate::rejection::{Reason, Rejection};
+use crate::steps::Steps;
 use ipnet::IpNet;
 use serde_json::Value;
 use std::net::IpAddr;
@@ -44,11 +45,21 @@ pub struct Permit(());
 /// # Errors
 /// [`Reason::MissingToken`], [`Reason::WrongIssuer`], [`Reason::InsufficientScope`] or
 /// [`Reason::ClaimMismatch`].
-pub fn decide(rules: &AccessRules, identity: Option<&Identity>) -> Result<Permit, Rejection> {
+pub fn decide(
+    rules: &AccessRules,
+    identity: Option<&Identity>,
+    steps: &mut impl Steps,
+) -> Result<Permit, Rejection> {
     match (rules.auth, identity) {
-        (AuthMode::None, _) | (AuthMode::Optional, None) => Ok(Permit(())),
+        (AuthMode::None, _) => Ok(Permit(())),
+        (AuthMode::Optional, None) => {
+            steps.passed("access", || {
+                "auth = \"optional\" admits without identity".to_owned()
+            });
+            Ok(Permit(()))
+        }
         (AuthMode::Required, None) => Err(Reason::MissingToken.into()),
-        (AuthMode::Required | AuthMode::Optional, Some(identity)) => permit(rules, identity),
+        (AuthMode::Required | AuthMode::Optional, Some(identity)) => permit(rules, identity, steps),
     }
 }
 
@@ -56,19 +67,30 @@ pub fn decide(rules: &AccessRules, identity: Option<&Identity>) -> Result<Permit
 ///
 /// # Errors
 /// [`Reason::IpNotAllowed`].
-pub fn address(rules: &AccessRules, client: Option<IpAddr>) -> Result<(), Rejection> {
-    if rules.allow_ips.is_empty()
-        || rules
-            .allow_ips
-            .iter()
-            .any(|network| client.is_some_and(|client| network.contains(&client)))
-    {
+pub fn address(
+    rules: &AccessRules,
+    client: Option<IpAddr>,
+    steps: &mut impl Steps,
+) -> Result<(), Rejection> {
+    if rules.allow_ips.is_empty() {
         return Ok(());
     }
-    Err(Reason::IpNotAllowed.into())
+    let network = rules
+        .allow_ips
+        .iter()
+        .find(|network| client.is_some_and(|client| network.contains(&client)))
+        .ok_or(Reason::IpNotAllowed)?;
+    steps.passed("address", || {
+        format!("the client is in {network} of allow_ips")
+    });
+    Ok(())
 }
 
-fn permit(rules: &AccessRules, identity: &Identity) -> Result<Permit, Rejection> {
+fn permit(
+    rules: &AccessRules,
+    identity: &Identity,
+    steps: &mut impl Steps,
+) -> Result<Permit, Rejection> {
     if !rules.issuers.is_empty() && !rules.issuers.iter().any(|name| **name == *identity.issuer) {
         return Err(Rejection::noted(
             Reason::WrongIssuer,
@@ -76,6 +98,11 @@ fn permit(rules: &AccessRules, identity: &Identity) -> Result<Permit, Rejection>
         ));
     }
     scopes(rules, &identity.scopes)?;
+    if !rules.scopes.is_empty() || !rules.any_scope.is_empty() {
+        steps.passed("scope", || {
+            "the token has what the route asks for".to_owned()
+        });
+    }
     for (name, expected) in &rules.claims {
         if !identity
             .claims
@@ -87,6 +114,7 @@ fn permit(rules: &AccessRules, identity: &Identity) -> Result<Permit, Rejection>
                 format!("claim `{name}` is not as the route asks"),
             ));
         }
+        steps.passed("claim", || format!("{name} is as the route asks"));
     }
     Ok(Permit(()))
 }
@@ -127,6 +155,7 @@ fn grants(actual: &Value, expected: &Value) -> bool {
 mod tests {
     use super::*;
     use crate::identity::{Claims, Members};
+    use crate::steps::Untold;
     use serde_json::json;
 
     fn identity(claims: Value) -> Identity {
@@ -151,7 +180,7 @@ mod tests {
             json!({"scope": "a b", "permissions": ["c"], "grants": true, "roles": ["x", "y"], "n": 1}),
         );
         let ask = |rules: AccessRules| {
-            decide(&rules, Some(&caller))
+            decide(&rules, Some(&caller), &mut Untold)
                 .map(|_| ())
                 .map_err(|r| r.reason)
         };
@@ -242,7 +271,9 @@ mod tests {
                 ..Default::default()
             };
             assert_eq!(
-                decide(&rules, None).map(|_| ()).map_err(|r| r.reason),
+                decide(&rules, None, &mut Untold)
+                    .map(|_| ())
+                    .map_err(|r| r.reason),
                 expected
             );
         }
@@ -254,7 +285,8 @@ mod tests {
             allow_ips: vec!["10.0.0.0/8".parse().expect("a network")],
             ..Default::default()
         };
-        let ask = |text: &str| address(&rules, text.parse().ok()).map_err(|r| r.reason);
+        let ask =
+            |text: &str| address(&rules, text.parse().ok(), &mut Untold).map_err(|r| r.reason);
         assert_eq!(ask("10.1.2.3"), Ok(()));
         assert_eq!(ask("192.0.2.1"), Err(Reason::IpNotAllowed));
         assert_eq!(ask("unknown"), Err(Reason::IpNotAllowed));

@@ -1,11 +1,12 @@
 //! The pipeline on one screen: which route, from where, who, and may they.
 
-use crate::authn::{self, Issuer, Outcome, credential};
+use crate::authn::{self, Need, Outcome, credential};
 use crate::authz::{self, AuthMode, Permit};
 use crate::identity::{Identity, UnixSeconds};
 use crate::rejection::Rejection;
 use crate::request::RequestView;
 use crate::snapshot::{Mount, Route, Snapshot, Target};
+use crate::steps::Steps;
 use std::sync::Arc;
 
 /// A request that may go to its upstream.
@@ -28,34 +29,42 @@ pub enum Decision {
     OAuth(Arc<Mount>),
     /// It asks where tokens for this resource come from (RFC 9728).
     Metadata,
-    /// Keys have to be fetched first; then ask again.
-    NeedKeys(Arc<Route>, Arc<Issuer>),
+    /// Something has to be fetched first; then ask again.
+    Needs(Arc<Route>, Need),
     /// It is refused, by this route if one was found.
     Refused(Option<Arc<Route>>, Rejection),
 }
 
-/// Decides about a request. No I/O, no clock but `now`.
-pub fn admit(snapshot: &Snapshot, view: &RequestView<'_>, now: UnixSeconds) -> Decision {
+/// Decides about a request. No I/O, no clock but `now`. `steps` hears of every check on the way.
+pub fn admit(
+    snapshot: &Snapshot,
+    view: &RequestView<'_>,
+    now: UnixSeconds,
+    steps: &mut impl Steps,
+) -> Decision {
     let route = match snapshot.routes.find(&view.host, &view.path, view.method) {
         Ok(Target::Route(route)) => Arc::clone(route),
         Ok(Target::Token(mount)) => return Decision::OAuth(Arc::clone(mount)),
         Ok(Target::Metadata) => return Decision::Metadata,
         Err(rejection) => return Decision::Refused(None, rejection),
     };
-    match check(snapshot, &route, view, now) {
+    steps.passed("route", || {
+        format!("{} takes {} {}", route.name, view.method, view.path)
+    });
+    match check(snapshot, &route, view, now, steps) {
         Ok(Checked::Passed(identity, permit)) => Decision::Admitted(Admission {
             route,
             identity,
             permit,
         }),
-        Ok(Checked::NeedKeys(issuer)) => Decision::NeedKeys(route, issuer),
+        Ok(Checked::Needs(need)) => Decision::Needs(route, need),
         Err(rejection) => Decision::Refused(Some(route), rejection),
     }
 }
 
 enum Checked {
     Passed(Option<Arc<Identity>>, Permit),
-    NeedKeys(Arc<Issuer>),
+    Needs(Need),
 }
 
 fn check(
@@ -63,14 +72,15 @@ fn check(
     route: &Route,
     view: &RequestView<'_>,
     now: UnixSeconds,
+    steps: &mut impl Steps,
 ) -> Result<Checked, Rejection> {
-    authz::address(&route.access, view.client)?;
-    let identity = match authenticate(snapshot, route, view, now)? {
+    authz::address(&route.access, view.client, steps)?;
+    let identity = match authenticate(snapshot, route, view, now, steps)? {
         None => None,
         Some(Outcome::Known(identity)) => Some(identity),
-        Some(Outcome::NeedKeys(issuer)) => return Ok(Checked::NeedKeys(issuer)),
+        Some(Outcome::Needs(need)) => return Ok(Checked::Needs(need)),
     };
-    let permit = authz::decide(&route.access, identity.as_deref())?;
+    let permit = authz::decide(&route.access, identity.as_deref(), steps)?;
     Ok(Checked::Passed(identity, permit))
 }
 
@@ -79,14 +89,18 @@ fn authenticate(
     route: &Route,
     view: &RequestView<'_>,
     now: UnixSeconds,
+    steps: &mut impl Steps,
 ) -> Result<Option<Outcome>, Rejection> {
     if route.access.auth == AuthMode::None {
+        steps.passed("credential", || "not looked at: auth = \"none\"".to_owned());
         return Ok(None);
     }
-    match credential::bearer(view)? {
-        None => Ok(None),
-        Some(token) => {
-            authn::authenticate(&snapshot.issuers, &snapshot.tokens, token, now).map(Some)
-        }
-    }
+    let Some(token) = credential::bearer(view)? else {
+        steps.passed("credential", || "none came".to_owned());
+        return Ok(None);
+    };
+    steps.passed("credential", || {
+        format!("a bearer token of {} bytes, in one place", token.len())
+    });
+    authn::authenticate(&snapshot.issuers, &snapshot.tokens, token, now, steps).map(Some)
 }

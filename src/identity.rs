@@ -2,6 +2,8 @@
 
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +23,18 @@ fn seconds_at(time: SystemTime) -> UnixSeconds {
         .unwrap_or(i64::MAX)
 }
 
+/// SHA-256 of a token: what is kept and compared instead of the token itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TokenDigest([u8; 32]);
+
+/// Takes a digest's first bytes for its hash: it is one already. Two tokens that share them only
+/// share a bucket.
+#[derive(Debug, Clone, Default)]
+pub struct FirstBytes(u64);
+
+/// How maps by [`TokenDigest`] hash.
+pub type DigestHasher = BuildHasherDefault<FirstBytes>;
+
 /// The members of a JSON object by name. A sorted list: a dozen claims take less room in the cache
 /// of verified tokens than a map of them, and less time to look through.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +43,20 @@ pub struct Members(Box<[(Box<str>, Value)]>);
 /// The claims of a token whose signature, issuer, audience and times have been checked.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Claims(Members);
+
+/// Which claim a header carries: the right-hand side of `[issuer.*.headers]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimRef {
+    /// The claim of this literal name, dots and colons included.
+    Name(Box<str>),
+    /// A value inside a claim, by JSON pointer (RFC 6901).
+    Pointer {
+        /// The claim that the pointer's first part names, its escapes undone.
+        claim: Box<str>,
+        /// The rest of the pointer: empty, or from its second `/` on.
+        rest: Box<str>,
+    },
+}
 
 /// The scopes that a token grants, from `scope`, `scp` and `permissions`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +79,45 @@ pub struct Identity {
     pub headers: Box<[(HeaderName, HeaderValue)]>,
 }
 
+// === impl TokenDigest ===
+
+impl TokenDigest {
+    /// The digest of a token.
+    pub fn of(token: &str) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()).as_ref(),
+        );
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Enough to tell two apart in a log, too little to look a token up by.
+        let [a, b, ..] = self.0;
+        write!(f, "TokenDigest({a:02x}{b:02x}…)")
+    }
+}
+
+impl Hash for TokenDigest {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write(&self.0);
+    }
+}
+
+impl Hasher for FirstBytes {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 // === impl Members ===
 
 impl Members {
@@ -68,6 +135,11 @@ impl Members {
     pub fn get(&self, name: &str) -> Option<&Value> {
         let at = self.0.binary_search_by(|(own, _)| (**own).cmp(name)).ok()?;
         self.0.get(at).map(|(_, value)| value)
+    }
+
+    /// All members, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (&**name, value))
     }
 
     /// Whether there is a member of that name.
@@ -107,6 +179,45 @@ fn weigh(value: &Value) -> usize {
             .map(|(name, item)| name.len() + 64 + weigh(item))
             .sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
+// === impl ClaimRef ===
+
+impl ClaimRef {
+    /// Reads a mapping: a JSON pointer if it begins with `/`, a literal name otherwise.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong, if it is empty or no JSON pointer.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let Some(pointer) = text.strip_prefix('/') else {
+            return match text {
+                "" => Err("a claim has a name"),
+                name => Ok(Self::Name(name.into())),
+            };
+        };
+        // RFC 6901 §3: a tilde escapes itself or a slash, and nothing else.
+        if text
+            .split('~')
+            .skip(1)
+            .any(|rest| !rest.starts_with(['0', '1']))
+        {
+            return Err("in a JSON pointer `~` is followed by 0 or 1");
+        }
+        let end = pointer.find('/').unwrap_or(pointer.len());
+        let (claim, rest) = pointer.split_at(end);
+        Ok(Self::Pointer {
+            claim: claim.replace("~1", "/").replace("~0", "~").into(),
+            rest: rest.into(),
+        })
+    }
+
+    /// The value that it refers to in these claims.
+    pub fn of<'c>(&self, claims: &'c Claims) -> Option<&'c Value> {
+        match self {
+            Self::Name(name) => claims.get(name),
+            Self::Pointer { claim, rest } => claims.get(claim)?.pointer(rest),
+        }
     }
 }
 
@@ -168,6 +279,39 @@ impl Identity {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_claim_is_found_by_name_or_pointer() {
+        let claims = Claims::verified(
+            Members::new(vec![
+                ("sub".into(), "u".into()),
+                ("a.b".into(), 1.into()),
+                ("a/b~c".into(), serde_json::json!({"d/e": [10, {"": true}]})),
+            ])
+            .expect("distinct"),
+        );
+        for (text, expected) in [
+            ("sub", Some(serde_json::json!("u"))),
+            ("a.b", Some(1.into())),
+            ("/sub", Some("u".into())),
+            ("/sub/0", None),
+            ("/a~1b~0c/d~1e/0", Some(10.into())),
+            ("/a~1b~0c/d~1e/1/", Some(true.into())),
+            ("/a~1b~0c/d~1e/01", None),
+            ("/a~1b~0c/d~1e/-", None),
+            ("/absent/x", None),
+            ("/", None),
+        ] {
+            let found = ClaimRef::parse(text)
+                .expect("a mapping")
+                .of(&claims)
+                .cloned();
+            assert_eq!(found, expected, "{text}");
+        }
+        for bad in ["", "/a~", "/a~2/b", "/~"] {
+            assert!(ClaimRef::parse(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_clock_that_is_off_makes_no_token_valid() {

@@ -7,7 +7,7 @@
 //!                                  route.find ─► authn ─► Identity ─► authz ─► Permit    route, authn, authz
 //!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, headers, upstream
 //!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
-//!             ├ NeedKeys(issuer) ─► keys: one shared fetch, then once more               keys
+//!             ├ Needs(keys of an issuer) ─► one shared fetch, then once more             keys
 //!             └ Refused(rejection) ─► Rejection::reply                                   rejection
 //!          every way out ─► one access record and its metrics                            telemetry
 //! ```
@@ -45,6 +45,8 @@ pub mod route;
 pub mod server;
 pub mod snapshot;
 pub mod socket;
+pub mod steps;
+pub mod store;
 pub mod telemetry;
 pub mod upstream;
 

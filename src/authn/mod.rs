@@ -1,21 +1,22 @@
 //! From the `Authorization` header to an [`Identity`], or to the reason why not.
 //!
 //! [`credential`] finds the token, [`token`] reads it without believing it, [`verify`] believes it,
-//! and [`cache`] remembers what was verified. Nothing here does I/O: when keys have to be fetched
-//! first, that is an answer ([`Outcome::NeedKeys`]) which the caller acts on.
+//! and [`known`] remembers what came of it. Nothing here does I/O: when something has to be fetched
+//! first, that is an answer ([`Outcome::Needs`]) which the caller acts on.
 
-pub mod cache;
 pub mod credential;
+pub mod known;
 mod strict_json;
 pub mod token;
 pub mod verify;
 
-use crate::identity::{Identity, UnixSeconds};
-use crate::keys::{KeySet, KeyStore};
+use crate::identity::{Identity, TokenDigest, UnixSeconds};
+use crate::keys::{KeySet, KeyStore, VerificationKey};
 use crate::rejection::{Reason, Rejection};
+use crate::steps::Steps;
 use crate::telemetry::metrics::IssuerMetrics;
-use cache::{Digest, Entry, VerifiedTokens};
 use jsonwebtoken::Algorithm;
+use known::{KnownTokens, Refused, Verified};
 use std::sync::Arc;
 use token::UnverifiedToken;
 use verify::IssuerRules;
@@ -46,8 +47,24 @@ pub struct Issuers {
 pub enum Outcome {
     /// The token is good; this is whose it is.
     Known(Arc<Identity>),
-    /// The token names a key that is not at hand: fetch this issuer's keys and ask again.
-    NeedKeys(Arc<Issuer>),
+    /// Something has to be fetched first; then ask again.
+    Needs(Need),
+}
+
+/// What has to be fetched before a token can be judged.
+#[derive(Debug, Clone)]
+pub enum Need {
+    /// The token names a key that is not at hand: this issuer's keys.
+    Keys(Arc<Issuer>),
+}
+
+/// A token as it came, with what it is judged by.
+struct Case<'a> {
+    issuers: &'a Issuers,
+    known: &'a KnownTokens,
+    text: &'a str,
+    digest: TokenDigest,
+    now: UnixSeconds,
 }
 
 // === impl Issuers ===
@@ -84,40 +101,39 @@ impl Issuers {
 
 /// Authenticates a token against the issuers and the keys at hand.
 ///
-/// `now` is the present. A token that was verified before is recognised by its digest; `exp`,
-/// `nbf` and the presence of its key are checked all the same.
+/// `now` is the present. A token that was judged before is recognised by its digest; `exp`, `nbf`,
+/// the presence of its key and revocation are checked all the same.
 ///
 /// # Errors
 /// The reason why the token is refused. [`Reason::KeysUnavailable`] if it cannot be checked.
 pub fn authenticate(
     issuers: &Issuers,
-    cache: &VerifiedTokens,
+    known: &KnownTokens,
     text: &str,
     now: UnixSeconds,
+    steps: &mut impl Steps,
 ) -> Result<Outcome, Rejection> {
-    let mut metrics = &issuers.unknown;
-    let outcome = if text.len() > issuers.max_token_bytes {
-        Err(Reason::TokenTooLarge.into())
-    } else {
-        let digest = Digest::of(text);
-        let entry = cache.get(&digest);
-        match entry
-            .as_ref()
-            .and_then(|entry| Some((entry, recall(issuers, entry, now)?)))
-        {
-            Some((entry, recalled)) => {
-                cache.hit();
-                return judged(
-                    &entry.issuer.metrics,
-                    recalled.map(|()| Outcome::Known(Arc::clone(&entry.identity))),
-                );
-            }
-            None => {
-                cache.miss();
-                establish(issuers, cache, digest, text, now, &mut metrics)
-            }
-        }
+    if text.len() > issuers.max_token_bytes {
+        return judged(&issuers.unknown, Err(Reason::TokenTooLarge.into()));
+    }
+    let case = Case {
+        issuers,
+        known,
+        text,
+        digest: TokenDigest::of(text),
+        now,
     };
+    if let Some((entry, outcome)) = case.recall() {
+        known.metrics.hit.inc();
+        let outcome = outcome.and_then(|()| case.unless_revoked(&entry.identity));
+        return judged(&entry.issuer.metrics, outcome);
+    }
+    known.metrics.miss.inc();
+    if let Some(refused) = case.recall_refusal() {
+        return judged(&refused.issuer.metrics, Err(refused.rejection.clone()));
+    }
+    let mut metrics = &issuers.unknown;
+    let outcome = case.establish(&mut metrics, steps);
     judged(metrics, outcome)
 }
 
@@ -128,79 +144,117 @@ fn judged(
 ) -> Result<Outcome, Rejection> {
     match &outcome {
         Ok(Outcome::Known(_)) => metrics.accepted.inc(),
-        Ok(Outcome::NeedKeys(_)) => {}
+        Ok(Outcome::Needs(_)) => {}
         Err(rejection) => metrics.refused(&rejection.reason),
     }
     outcome
 }
 
-/// Verifies a token that is not known yet, and remembers it.
-fn establish<'i>(
-    issuers: &'i Issuers,
-    cache: &VerifiedTokens,
-    digest: Digest,
-    text: &str,
-    now: UnixSeconds,
-    metrics: &mut &'i IssuerMetrics,
-) -> Result<Outcome, Rejection> {
-    let token = UnverifiedToken::parse(text)?;
-    let issuer = issuers.of(token.issuer()).ok_or_else(|| {
-        Rejection::noted(
-            Reason::WrongIssuer,
-            "the token's iss is none of the configured issuers' url",
-        )
-    })?;
-    *metrics = &issuer.metrics;
-    let Some(entry) = check(issuer, token, text.len(), now)? else {
-        return Ok(Outcome::NeedKeys(Arc::clone(issuer)));
-    };
-    let identity = Arc::clone(&entry.identity);
-    cache.insert(digest, entry);
-    Ok(Outcome::Known(identity))
-}
+// === impl Case ===
 
-/// Whether a cached fact still holds. `None`: it has to be established anew.
-fn recall(issuers: &Issuers, entry: &Entry, now: UnixSeconds) -> Option<Result<(), Rejection>> {
-    if !issuers.holds(&entry.issuer) {
-        return None;
+impl<'a> Case<'a> {
+    /// A fact that was established before, and whether its times still hold. `None` if there is
+    /// none, or if rules or keys have changed since: then it has to be established anew.
+    fn recall(&self) -> Option<(Arc<Verified>, Result<(), Rejection>)> {
+        let entry = self.known.verified(&self.digest)?;
+        if !self.issuers.holds(&entry.issuer) {
+            return None;
+        }
+        let Some(set) = entry.issuer.keys.current(self.now) else {
+            return Some((entry, Err(Reason::KeysUnavailable.into())));
+        };
+        if !set.as_ref().is_some_and(|set| set.holds(&entry.key)) {
+            return None;
+        }
+        let (identity, leeway) = (&entry.identity, entry.issuer.rules.leeway);
+        let times = verify::times(identity.expires_at, identity.not_before, leeway, self.now);
+        Some((entry, times))
     }
-    let Some(set) = entry.issuer.keys.current(now) else {
-        return Some(Err(Reason::KeysUnavailable.into()));
-    };
-    if !set.as_ref().is_some_and(|set| set.holds(&entry.key)) {
-        return None;
-    }
-    let leeway = entry.issuer.rules.leeway;
-    Some(verify::times(
-        entry.identity.expires_at,
-        entry.identity.not_before,
-        leeway,
-        now,
-    ))
-}
 
-/// Verifies a token that is not in the cache. `None` if its key is not at hand.
-fn check(
-    issuer: &Arc<Issuer>,
-    token: UnverifiedToken<'_>,
-    length: usize,
-    now: UnixSeconds,
-) -> Result<Option<Entry>, Rejection> {
-    if length > issuer.rules.max_token_bytes {
-        return Err(Reason::TokenTooLarge.into());
+    /// A refusal under the very rules and with the very keys of now.
+    fn recall_refusal(&self) -> Option<Arc<Refused>> {
+        let entry = self.known.refused(&self.digest)?;
+        let set = entry.issuer.keys.current(self.now)?;
+        let same_keys = set
+            .as_ref()
+            .is_some_and(|set| Arc::ptr_eq(set, &entry.keys));
+        (same_keys && self.issuers.holds(&entry.issuer)).then_some(entry)
     }
-    let algorithm = verify::header(&issuer.rules, &token)?;
-    let guard = issuer.keys.current(now).ok_or(Reason::KeysUnavailable)?;
-    let set = guard.as_ref().ok_or(Reason::KeysUnavailable)?;
-    let Some(key) = signing_key(set, &token, algorithm)? else {
-        return Ok(None);
-    };
-    let identity = Arc::new(verify::claims(&issuer.rules, token, now)?);
-    Ok(Some(Entry {
-        identity,
-        issuer: Arc::clone(issuer),
-        key,
-    }))
+
+    fn unless_revoked(&self, identity: &Arc<Identity>) -> Result<Outcome, Rejection> {
+        if self.known.is_revoked(&self.digest, identity) {
+            return Err(Reason::Revoked.into());
+        }
+        Ok(Outcome::Known(Arc::clone(identity)))
+    }
+
+    /// Judges a token that is not known yet, and remembers what comes of it.
+    fn establish(
+        &self,
+        metrics: &mut &'a IssuerMetrics,
+        steps: &mut impl Steps,
+    ) -> Result<Outcome, Rejection> {
+        let token = UnverifiedToken::parse(self.text)?;
+        let issuer = self.issuers.of(token.issuer()).ok_or_else(|| {
+            Rejection::noted(
+                Reason::WrongIssuer,
+                "the token's iss is none of the configured issuers' url",
+            )
+        })?;
+        *metrics = &issuer.metrics;
+        steps.passed("form", || {
+            "three segments of strict base64url, no JSON member twice".to_owned()
+        });
+        steps.passed("issuer", || {
+            format!("iss is that of [issuer.{}]", issuer.rules.name)
+        });
+        self.verify(issuer, token, steps)
+    }
+
+    /// Checks header, signature and claims, in this order.
+    fn verify(
+        &self,
+        issuer: &Arc<Issuer>,
+        token: UnverifiedToken<'_>,
+        steps: &mut impl Steps,
+    ) -> Result<Outcome, Rejection> {
+        if self.text.len() > issuer.rules.max_token_bytes {
+            return Err(Reason::TokenTooLarge.into());
+        }
+        let algorithm = verify::header(&issuer.rules, &token, steps)?;
+        let guard = issuer.keys.current(self.now);
+        let guard = guard.ok_or(Reason::KeysUnavailable)?;
+        let set = guard.as_ref().ok_or(Reason::KeysUnavailable)?;
+        // What it took a signature check to find out is worth remembering.
+        let dear = |rejection| {
+            let entry = Refused {
+                rejection: Rejection::clone(&rejection),
+                issuer: Arc::clone(issuer),
+                keys: Arc::clone(set),
+            };
+            self.known.remember_refusal(self.digest, entry);
+            rejection
+        };
+        let Some(key) = signing_key(set, &token, algorithm).map_err(dear)? else {
+            return Ok(Outcome::Needs(Need::Keys(Arc::clone(issuer))));
+        };
+        steps.passed("signature", || {
+            format!("{algorithm:?}, verified by {key:?}")
+        });
+        let identity = verify::claims(&issuer.rules, token.claims, self.now, steps);
+        let entry = Verified {
+            identity: Arc::new(identity.map_err(dear)?),
+            issuer: Arc::clone(issuer),
+            key,
+        };
+        let identity = Arc::clone(&entry.identity);
+        self.known.remember(self.digest, entry);
+        let outcome = self.unless_revoked(&identity)?;
+        steps.passed("revocation", || {
+            "neither the token nor its subject is revoked".to_owned()
+        });
+        Ok(outcome)
+    }
 }
 
 /// The key whose signature the token carries. `None` if the key it names is not at hand.
@@ -208,7 +262,7 @@ fn signing_key(
     set: &KeySet,
     token: &UnverifiedToken<'_>,
     algorithm: Algorithm,
-) -> Result<Option<Arc<crate::keys::VerificationKey>>, Rejection> {
+) -> Result<Option<Arc<VerificationKey>>, Rejection> {
     if let Some(kid) = token.key_id() {
         let Some(key) = set.find(kid) else {
             return Ok(None);

@@ -4,9 +4,10 @@
 
 use super::token::UnverifiedToken;
 use crate::headers::encode_claim;
-use crate::identity::{Claims, Identity, Members, Scopes, UnixSeconds};
+use crate::identity::{ClaimRef, Claims, Identity, Members, Scopes, UnixSeconds};
 use crate::keys::VerificationKey;
 use crate::rejection::{Reason, Rejection};
+use crate::steps::Steps;
 use http::HeaderName;
 use jsonwebtoken::{Algorithm, crypto};
 use serde_json::Value;
@@ -35,14 +36,18 @@ pub struct IssuerRules {
     /// Longest `exp - iat` in seconds; 0 means any.
     pub max_lifetime: i64,
     /// Which header carries which claim.
-    pub headers: Vec<(HeaderName, Box<str>)>,
+    pub headers: Vec<(HeaderName, ClaimRef)>,
 }
 
 /// Checks the header against the rules and says which algorithm to verify with.
 ///
 /// # Errors
 /// [`Reason::CriticalHeader`], [`Reason::WrongType`] or [`Reason::AlgorithmNotAllowed`].
-pub fn header(rules: &IssuerRules, token: &UnverifiedToken<'_>) -> Result<Algorithm, Rejection> {
+pub fn header(
+    rules: &IssuerRules,
+    token: &UnverifiedToken<'_>,
+    steps: &mut impl Steps,
+) -> Result<Algorithm, Rejection> {
     // No extension is implemented, so none may be critical (RFC 7515 §4.1.11, RFC 7797 §6).
     if token.header.contains("crit") || token.header.contains("b64") {
         return Err(Reason::CriticalHeader.into());
@@ -67,10 +72,17 @@ pub fn header(rules: &IssuerRules, token: &UnverifiedToken<'_>) -> Result<Algori
         .get("alg")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    name.parse()
+    let algorithm = name
+        .parse()
         .ok()
         .filter(|algorithm| rules.algorithms.contains(algorithm))
-        .ok_or_else(|| Rejection::noted(Reason::AlgorithmNotAllowed, "alg is none of algorithms"))
+        .ok_or_else(|| {
+            Rejection::noted(Reason::AlgorithmNotAllowed, "alg is none of algorithms")
+        })?;
+    steps.passed("header", || {
+        format!("typ {typ} and alg {name} are accepted, nothing is critical")
+    });
+    Ok(algorithm)
 }
 
 /// Media types compare without case, and `application/` may be left out (RFC 7515 §4.1.9).
@@ -116,14 +128,15 @@ pub fn signature(
 /// The first claim that does not hold.
 pub fn claims(
     rules: &IssuerRules,
-    token: UnverifiedToken<'_>,
+    claims: Members,
     now: UnixSeconds,
+    steps: &mut impl Steps,
 ) -> Result<Identity, Rejection> {
-    if token.issuer() != &*rules.issuer {
+    if claims.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {
         return Err(Reason::WrongIssuer.into());
     }
-    let claims = token.claims;
     audience(rules, &claims)?;
+    steps.passed("audience", || "aud names one of audiences".to_owned());
     let expires_at = number(&claims, "exp")?.ok_or_else(|| missing("exp is absent"))?;
     let not_before = number(&claims, "nbf")?;
     let issued_at = number(&claims, "iat")?;
@@ -135,17 +148,24 @@ pub fn claims(
         ));
     }
     lifetime(rules, expires_at, issued_at)?;
+    steps.passed("times", || {
+        format!("valid for {} s more", expires_at.saturating_sub(now))
+    });
     if claims.contains("cnf") {
         // RFC 9449 §7.1, RFC 8705 §3: a bound token must not pass as a plain bearer token.
         return Err(Reason::BoundToken.into());
     }
     let claims = Claims::verified(claims);
+    let headers = encode_headers(rules, &claims)?;
+    steps.passed("claims", || {
+        format!("{} of them go into headers", headers.len())
+    });
     Ok(Identity {
         issuer: Arc::clone(&rules.name),
         scopes: Scopes::of(&claims),
         expires_at,
         not_before,
-        headers: encode_headers(rules, &claims)?,
+        headers,
         claims,
     })
 }
@@ -229,7 +249,7 @@ fn encode_headers(
     let headers: Box<[_]> = rules
         .headers
         .iter()
-        .filter_map(|(name, claim)| Some((name.clone(), encode_claim(claims.get(claim)?)?)))
+        .filter_map(|(name, claim)| Some((name.clone(), encode_claim(claim.of(claims)?)?)))
         .collect();
     let bytes: usize = headers
         .iter()

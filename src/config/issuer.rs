@@ -37,8 +37,9 @@ pub struct Issuer {
     pub ca_file: Option<PathBuf>,
     /// How its keys are fetched and kept.
     pub jwks: Jwks,
-    /// What the upstream learns: header = claim. The claim is one literal name, dots and colons included. All
-    /// these headers are stripped from every request first. Giving this table replaces the default one.
+    /// What the upstream learns: header = claim. The claim is one literal name, dots and colons included, or a JSON
+    /// pointer into a claim if it begins with `/`: "/user/roles/0". All these headers are stripped from every request
+    /// first. Giving this table replaces the default one.
     pub headers: BTreeMap<String, String>,
 }
 

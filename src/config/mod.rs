@@ -33,6 +33,7 @@ mod show;
 mod suggest;
 mod syntax;
 mod text;
+mod token_cache;
 mod tree;
 mod units;
 mod upstream;
@@ -63,6 +64,7 @@ pub use server::Server;
 pub use show::show;
 pub use suggest::suggest;
 pub use text::BadText;
+pub use token_cache::TokenCache;
 pub use units::{Dur, Percent, Size};
 pub use upstream::Upstream;
 
@@ -82,6 +84,9 @@ pub struct Config {
     pub log: Log,
     /// Issuers by name.
     pub issuer: BTreeMap<String, Issuer>,
+    /// How many tokens are remembered, so that the same token costs no second signature check. One that is
+    /// remembered is refused all the same when it expires, is revoked, loses its key, or lacks what a route asks for.
+    pub token_cache: TokenCache,
     /// OAuth surfaces by name.
     pub oauth: BTreeMap<String, OAuthSurface>,
     /// Upstreams by name.

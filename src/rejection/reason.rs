@@ -38,6 +38,10 @@ pub enum Reason {
     CriticalHeader,
     /// A claim that every token must have is absent or of the wrong kind.
     MissingClaim,
+    /// The token, its id or its subject has been revoked here.
+    Revoked,
+    /// The issuer says that the token is not active (RFC 7662 §2.2).
+    InactiveToken,
     /// The token is bound to a key or a certificate (`cnf`) and came as a plain bearer token.
     BoundToken,
     /// The token's scopes do not cover the route's; the value is what the route asks for.
@@ -78,7 +82,7 @@ pub enum Reason {
 
 impl Reason {
     /// The number of reasons, for tables indexed by [`Reason::index`].
-    pub const COUNT: usize = 33;
+    pub const COUNT: usize = 35;
 
     /// The name under which logs, metrics and bodies show this reason.
     pub fn as_str(&self) -> &'static str {
@@ -286,6 +290,18 @@ impl Reason {
                 "internal_error",
                 S::INTERNAL_SERVER_ERROR,
                 "The gateway failed; the request id helps to find out why.",
+            ),
+            Self::Revoked => (
+                33,
+                "revoked",
+                S::UNAUTHORIZED,
+                "The token has been revoked.",
+            ),
+            Self::InactiveToken => (
+                34,
+                "inactive_token",
+                S::UNAUTHORIZED,
+                "The token is not active.",
             ),
         }
     }

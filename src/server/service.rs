@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::{Shared, metadata, oauth};
+use crate::authn::Need;
 use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;
 use crate::identity::unix_now;
@@ -9,6 +10,7 @@ use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
 use crate::snapshot::{Mount, Snapshot};
+use crate::steps::Untold;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::Received;
 use bytes::Bytes;
@@ -114,7 +116,7 @@ async fn decide(
     }
     let mut refreshed = None;
     loop {
-        match gateway::admit(snapshot, &view, unix_now()) {
+        match gateway::admit(snapshot, &view, unix_now(), &mut Untold) {
             Decision::Admitted(admission) => {
                 exchange.routed(&admission.route.metrics);
                 if let Some(identity) = &admission.identity {
@@ -131,10 +133,10 @@ async fn decide(
                 return Ok(Verdict::Token(mount));
             }
             Decision::Metadata => return Ok(Verdict::Metadata),
-            Decision::NeedKeys(_, issuer) if refreshed.is_none() => {
+            Decision::Needs(_, Need::Keys(issuer)) if refreshed.is_none() => {
                 refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
             }
-            Decision::NeedKeys(route, issuer) => {
+            Decision::Needs(route, Need::Keys(issuer)) => {
                 exchange.routed(&route.metrics);
                 let rejection = if refreshed == Some(true) {
                     let note = "no published key has the token's kid";

@@ -3,11 +3,12 @@
 use super::{Limits, Snapshot, issuers, routes, upstreams};
 use crate::at;
 use crate::authn::Issuers;
-use crate::authn::cache::VerifiedTokens;
+use crate::authn::known::{Bounds, KnownTokens};
 use crate::config::{self, ConfigErrors, KeyPath, LogFormat, Mistake, Parsed};
 use crate::headers::IdentityGuard;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
+use crate::store::SharedStore;
 use crate::telemetry::access_log::AccessPolicy;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
@@ -18,8 +19,8 @@ use std::sync::Arc;
 pub struct Env {
     /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// Tokens that have been verified.
-    pub tokens: Arc<VerifiedTokens>,
+    /// What gateways remember together.
+    pub store: Arc<SharedStore>,
     /// The snapshot before, if there is one.
     pub previous: Option<Arc<Snapshot>>,
 }
@@ -73,7 +74,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         guard: IdentityGuard::new(mapped),
         issuers: Issuers::new(list.clone(), unknown),
         providers,
-        tokens: Arc::clone(&env.tokens),
+        tokens: known_tokens(&config.token_cache, env),
         upstreams,
         access_policy: access_policy(&config.log),
         outside: Arc::new(env.metrics.route(&"-".into())),
@@ -118,6 +119,24 @@ fn limits(server: &config::Server, mistakes: &mut Vec<Mistake>) -> Limits {
         max_headers: server.max_headers,
         drain_delay: server.drain_delay.get(),
         drain_timeout: server.drain_timeout.get(),
+    }
+}
+
+/// What is known of tokens outlives a reload, unless its bounds have changed.
+fn known_tokens(config: &config::TokenCache, env: &Env) -> Arc<KnownTokens> {
+    let bounds = Bounds {
+        max_bytes: config.max_bytes.bytes(),
+        max_entries: config.max_entries,
+        refused_entries: config.refused_entries,
+        refused_for: config.refused_for.get(),
+    };
+    let previous = env.previous.as_ref().map(|previous| &previous.tokens);
+    match previous.filter(|previous| previous.bounds() == bounds) {
+        Some(previous) => Arc::clone(previous),
+        None => {
+            let store = Arc::clone(&env.store);
+            Arc::new(KnownTokens::new(bounds, store, env.metrics.token_cache()))
+        }
     }
 }
 

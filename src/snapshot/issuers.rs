@@ -7,6 +7,7 @@ use crate::authn::Issuer;
 use crate::authn::verify::IssuerRules;
 use crate::config::{self, Alg, Config, Mistake};
 use crate::headers;
+use crate::identity::ClaimRef;
 use crate::keys::fetch::Source;
 use crate::keys::{KeyPolicy, KeyStore};
 use crate::outbound::{Outbound, check_url};
@@ -218,8 +219,8 @@ fn claim_headers(
     name: &str,
     issuer: &config::Issuer,
     mistakes: &mut Vec<Mistake>,
-) -> Vec<(HeaderName, Box<str>)> {
-    let mut headers: Vec<(HeaderName, Box<str>)> = Vec::new();
+) -> Vec<(HeaderName, ClaimRef)> {
+    let mut headers: Vec<(HeaderName, ClaimRef)> = Vec::new();
     for (header, claim) in &issuer.headers {
         let at = at!["issuer", name, "headers", header];
         let Ok(parsed) = HeaderName::from_bytes(header.as_bytes()) else {
@@ -239,10 +240,13 @@ fn claim_headers(
             );
             continue;
         }
-        if claim.is_empty() {
-            mistakes.push(Mistake::value(at, "a claim has a name"));
-            continue;
-        }
+        let claim = match ClaimRef::parse(claim) {
+            Ok(claim) => claim,
+            Err(why) => {
+                mistakes.push(Mistake::value(at, why));
+                continue;
+            }
+        };
         if headers
             .iter()
             .any(|(other, _)| headers::same_name(other.as_str(), parsed.as_str()))
@@ -250,7 +254,7 @@ fn claim_headers(
             mistakes.push(Mistake::key(at, format!("`{header}` is mapped twice")));
             continue;
         }
-        headers.push((parsed, claim.as_str().into()));
+        headers.push((parsed, claim));
     }
     headers
 }

@@ -13,7 +13,7 @@ mod upstreams;
 pub use compile::{Env, compile};
 
 use crate::authn::Issuers;
-use crate::authn::cache::VerifiedTokens;
+use crate::authn::known::KnownTokens;
 use crate::authz::AccessRules;
 use crate::config::{self, Config};
 use crate::headers::{HeaderRules, IdentityGuard};
@@ -47,8 +47,8 @@ pub struct Snapshot {
     pub issuers: Issuers,
     /// The same issuers, with what the background tasks need.
     pub providers: Vec<Provider>,
-    /// Tokens that have been verified; shared by all snapshots of a process.
-    pub tokens: Arc<VerifiedTokens>,
+    /// What is known of tokens that were seen before.
+    pub tokens: Arc<KnownTokens>,
     /// The headers that only the gateway sets.
     pub guard: IdentityGuard,
     /// The upstreams by name.

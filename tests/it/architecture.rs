@@ -22,6 +22,7 @@ const LAYERS: [&[&str]; 8] = [
         "outbound",
         "rejection",
         "request",
+        "steps",
         "store",
         "telemetry",
     ],
@@ -35,7 +36,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 11] = [
+const WITHIN: [(&str, &str, &str); 12] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -64,6 +65,11 @@ const WITHIN: [(&str, &str, &str); 11] = [
         "request",
         "rejection",
         "a request that cannot be read is refused",
+    ),
+    (
+        "store",
+        "identity",
+        "tokens and subjects are revoked as identities name them",
     ),
     (
         "telemetry",

@@ -1,0 +1,157 @@
+//! What is known of tokens that were seen before, by digest: verified ones, so that the same token
+//! costs no second signature check, and refused ones, so that a flood of one bad token costs none
+//! either. What is kept is a fact about a token, never a permission.
+//!
+//! The two are apart, so that bad tokens, however many and different, never push out good ones.
+
+use super::Issuer;
+use crate::identity::{DigestHasher, Identity, TokenDigest};
+use crate::keys::{KeySet, VerificationKey};
+use crate::rejection::{Reason, Rejection};
+use crate::store::SharedStore;
+use crate::telemetry::metrics::TokenCacheMetrics;
+use moka::sync::Cache;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much may be known: `[token_cache]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes that all verified tokens may hold together.
+    pub max_bytes: u64,
+    /// Verified tokens in all.
+    pub max_entries: u64,
+    /// Refused tokens in all.
+    pub refused_entries: u64,
+    /// How long a refusal is remembered.
+    pub refused_for: Duration,
+}
+
+/// A verified token: whose it is, and by which issuer's which key.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The identity it proves.
+    pub identity: Arc<Identity>,
+    /// The issuer under whose rules it was verified.
+    pub issuer: Arc<Issuer>,
+    /// The key that verified it.
+    pub key: Arc<VerificationKey>,
+}
+
+/// A refused token: why, under whose rules, and with which keys at hand. With other rules or other
+/// keys it has to be judged anew.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The refusal.
+    pub rejection: Rejection,
+    /// The issuer whose rules it broke.
+    pub issuer: Arc<Issuer>,
+    /// The keys that there were.
+    pub keys: Arc<KeySet>,
+}
+
+/// Everything that is known of tokens. Shared by all snapshots with the same bounds.
+pub struct KnownTokens {
+    bounds: Bounds,
+    verified: Cache<TokenDigest, Arc<Verified>, DigestHasher>,
+    refused: Cache<TokenDigest, Arc<Refused>, DigestHasher>,
+    /// What has been revoked since.
+    store: Arc<SharedStore>,
+    pub(super) metrics: TokenCacheMetrics,
+}
+
+// === impl KnownTokens ===
+
+impl fmt::Debug for KnownTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KnownTokens")
+            .field("bounds", &self.bounds)
+            .field("verified", &self.verified.entry_count())
+            .field("refused", &self.refused.entry_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl KnownTokens {
+    /// Nothing is known yet.
+    pub fn new(bounds: Bounds, store: Arc<SharedStore>, metrics: TokenCacheMetrics) -> Self {
+        // A share of the bytes that no entry falls below bounds their number as well.
+        let least = share(bounds.max_bytes, bounds.max_entries);
+        let verified = Cache::builder()
+            .max_capacity(bounds.max_bytes)
+            .weigher(move |_, entry: &Arc<Verified>| entry.weight().max(least))
+            .build_with_hasher(DigestHasher::default());
+        let refused = Cache::builder()
+            .max_capacity(bounds.refused_entries)
+            .time_to_live(bounds.refused_for)
+            .build_with_hasher(DigestHasher::default());
+        Self {
+            bounds,
+            verified,
+            refused,
+            store,
+            metrics,
+        }
+    }
+
+    /// The bounds that it was made with.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// A verified token. The caller checks that the fact still holds.
+    pub fn verified(&self, digest: &TokenDigest) -> Option<Arc<Verified>> {
+        self.verified.get(digest)
+    }
+
+    /// A refused token. The caller checks that rules and keys are still the same.
+    pub fn refused(&self, digest: &TokenDigest) -> Option<Arc<Refused>> {
+        self.refused.get(digest)
+    }
+
+    /// Whether this token has been revoked.
+    pub fn is_revoked(&self, digest: &TokenDigest, identity: &Identity) -> bool {
+        self.store.denylist().holds(digest, identity)
+    }
+
+    /// Remembers a verified token.
+    pub fn remember(&self, digest: TokenDigest, entry: Verified) {
+        self.verified.insert(digest, Arc::new(entry));
+    }
+
+    /// Remembers a refused token, if time alone does not make it good.
+    pub fn remember_refusal(&self, digest: TokenDigest, entry: Refused) {
+        if entry.rejection.reason != Reason::NotYetValid {
+            self.refused.insert(digest, Arc::new(entry));
+        }
+    }
+
+    /// Where revocations are.
+    pub fn store(&self) -> &Arc<SharedStore> {
+        &self.store
+    }
+
+    /// Entries in both caches, after what is over the bounds has been dropped; for tests and benches.
+    pub fn counts(&self) -> (u64, u64) {
+        self.verified.run_pending_tasks();
+        self.refused.run_pending_tasks();
+        (self.verified.entry_count(), self.refused.entry_count())
+    }
+}
+
+/// What one of `entries` has of `bytes`, at least.
+fn share(bytes: u64, entries: u64) -> u32 {
+    u32::try_from(bytes / entries.max(1)).unwrap_or(u32::MAX)
+}
+
+// === impl Verified ===
+
+impl Verified {
+    /// Bytes that the cache itself spends on an entry: its nodes, links and counters, measured.
+    const OVERHEAD: u32 = 512;
+
+    fn weight(&self) -> u32 {
+        self.identity.weight().saturating_add(Self::OVERHEAD)
+    }
+}

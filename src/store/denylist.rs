@@ -1,0 +1,212 @@
+//! Tokens that are refused although everything about them is right.
+//!
+//! Read on every request, written hardly ever: the maps are read without a lock, and while nothing
+//! is revoked a request pays for one relaxed load.
+
+use crate::identity::{Identity, TokenDigest, UnixSeconds};
+use papaya::HashMap;
+use serde_json::Value;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Revocations that are kept at one time.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// What is revoked, and until when that has to be remembered: the last `exp` of what it hits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Revocation {
+    /// One token, by its digest.
+    Token {
+        /// The digest of the token.
+        digest: TokenDigest,
+        /// Its `exp`.
+        until: UnixSeconds,
+    },
+    /// One token, by its `jti` (RFC 7519 §4.1.7).
+    Id {
+        /// The configured name of the issuer: only there is the id unique.
+        issuer: Box<str>,
+        /// The `jti`.
+        id: Box<str>,
+        /// Its `exp`.
+        until: UnixSeconds,
+    },
+    /// All tokens of a subject that were issued up to some moment.
+    Subject {
+        /// The configured name of the issuer.
+        issuer: Box<str>,
+        /// The `sub`.
+        subject: Box<str>,
+        /// Tokens with this `iat` or an earlier one are refused, and those without `iat`.
+        issued_until: UnixSeconds,
+        /// When the last of them has expired.
+        until: UnixSeconds,
+    },
+}
+
+/// There are more revocations than are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// A name that means something only together with its issuer, hashed: lookups compare eight bytes
+/// and allocate nothing.
+type NameHash = u64;
+
+/// All revocations that have not run out.
+#[derive(Default)]
+pub struct Denylist {
+    tokens: HashMap<TokenDigest, UnixSeconds>,
+    ids: HashMap<NameHash, UnixSeconds>,
+    subjects: HashMap<NameHash, Cutoff>,
+    /// Random for this process, so that nobody can choose a name that hits another's.
+    names: RandomState,
+    /// Whether there is any entry: what all but a few requests look at.
+    any: AtomicBool,
+    /// Held by writers alone.
+    writing: Mutex<()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cutoff {
+    issued_until: UnixSeconds,
+    until: UnixSeconds,
+}
+
+// === impl Full ===
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{MAX_ENTRIES} revocations are in force, and none is dropped to make room for another"
+        )
+    }
+}
+
+impl std::error::Error for Full {}
+
+// === impl Denylist ===
+
+impl fmt::Debug for Denylist {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Denylist")
+            .field("entries", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Denylist {
+    /// Whether a token is revoked: this very one, its id, or all of its subject's up to its `iat`.
+    pub fn holds(&self, digest: &TokenDigest, identity: &Identity) -> bool {
+        if !self.any.load(Ordering::Acquire) {
+            return false;
+        }
+        self.tokens.pin().contains_key(digest)
+            || self.holds_id(identity)
+            || self.holds_subject(identity)
+    }
+
+    fn holds_id(&self, identity: &Identity) -> bool {
+        let id = identity.claims.get("jti").and_then(Value::as_str);
+        id.is_some_and(|id| {
+            let name = self.name(&identity.issuer, id);
+            self.ids.pin().contains_key(&name)
+        })
+    }
+
+    fn holds_subject(&self, identity: &Identity) -> bool {
+        let Some(subject) = identity.subject() else {
+            return false;
+        };
+        let name = self.name(&identity.issuer, subject);
+        let subjects = self.subjects.pin();
+        subjects.get(&name).is_some_and(|cutoff| {
+            let issued_at = identity.claims.get("iat").and_then(Value::as_i64);
+            issued_at.is_none_or(|at| at <= cutoff.issued_until)
+        })
+    }
+
+    /// Adds a revocation; it holds as soon as this returns. What has run out by `now` is dropped.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn add(&self, revocation: Revocation, now: UnixSeconds) -> Result<(), Full> {
+        let _writing = self
+            .writing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if self.len() >= MAX_ENTRIES {
+            self.drop_expired(now);
+            if self.len() >= MAX_ENTRIES {
+                return Err(Full);
+            }
+        }
+        match revocation {
+            Revocation::Token { digest, until } => {
+                self.tokens.pin().insert(digest, until);
+            }
+            Revocation::Id { issuer, id, until } => {
+                self.ids.pin().insert(self.name(&issuer, &id), until);
+            }
+            Revocation::Subject {
+                issuer,
+                subject,
+                issued_until,
+                until,
+            } => self.add_subject(
+                self.name(&issuer, &subject),
+                Cutoff {
+                    issued_until,
+                    until,
+                },
+            ),
+        }
+        self.any.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// A later word on a subject never takes back an earlier one.
+    fn add_subject(&self, name: NameHash, new: Cutoff) {
+        self.subjects.pin().update_or_insert(
+            name,
+            |old| Cutoff {
+                issued_until: old.issued_until.max(new.issued_until),
+                until: old.until.max(new.until),
+            },
+            new,
+        );
+    }
+
+    /// Forgets what has run out: tokens that nobody would accept any more.
+    pub fn sweep(&self, now: UnixSeconds) {
+        let _writing = self
+            .writing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.drop_expired(now);
+        self.any.store(self.len() > 0, Ordering::Release);
+    }
+
+    /// How many revocations are in force.
+    pub fn len(&self) -> usize {
+        self.tokens.len() + self.ids.len() + self.subjects.len()
+    }
+
+    /// Whether nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn drop_expired(&self, now: UnixSeconds) {
+        self.tokens.pin().retain(|_, until| *until > now);
+        self.ids.pin().retain(|_, until| *until > now);
+        self.subjects.pin().retain(|_, cutoff| cutoff.until > now);
+    }
+
+    fn name(&self, issuer: &str, name: &str) -> NameHash {
+        self.names.hash_one((issuer, name))
+    }
+}
