@@ -26,6 +26,9 @@ use tracing_appender::non_blocking::WorkerGuard;
 /// How often workers close connections that have been idle for too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often revocations are dropped that hit no token any more.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How long worker threads may take to end once nothing is in flight.
 const WORKERS_END: Duration = Duration::from_secs(1);
 
@@ -125,9 +128,11 @@ impl App {
             drain: Drain::new(count),
         });
         let workers = Workers::start(count, &bound, &shared)?;
+        let store = Arc::clone(&env.store);
         let reloader = Reloader::start(path, Arc::clone(&shared), env);
         let admin_address = admin.address;
         let tasks = vec![
+            tokio::spawn(forget_expired(store)),
             tokio::spawn(Arc::clone(&reloader).watch()),
             tokio::spawn(admin::serve(
                 admin,
@@ -207,6 +212,13 @@ impl App {
         self.shared.drain.advance(Stage::Draining);
         self.workers.end().await;
         drop(self.access_log);
+    }
+}
+
+async fn forget_expired(store: Arc<SharedStore>) {
+    loop {
+        tokio::time::sleep(FORGET_INTERVAL).await;
+        store.denylist().sweep(unix_now());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reads a token without believing it: strict encoding, strict JSON, nothing verified.
 
 use super::strict_json;
-use crate::identity::Members;
+use crate::identity::{Members, UnixSeconds};
 use crate::rejection::{Reason, Rejection};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -56,12 +56,17 @@ impl<'t> UnverifiedToken<'t> {
         })
     }
 
-    /// `iss`, to choose whose keys to check with. The only claim that is readable before that.
+    /// `iss`, to choose whose keys to check with.
     pub fn issuer(&self) -> &str {
         self.claims
             .get("iss")
             .and_then(Value::as_str)
             .unwrap_or_default()
+    }
+
+    /// `exp`, to know how long to remember that the token is revoked. Nothing else may rely on it.
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
+        self.claims.get("exp").and_then(Value::as_i64)
     }
 
     /// `kid`, to choose the key.

@@ -59,7 +59,7 @@ metrics! {
     auth_decisions_total: IntCounterVec ["issuer", "outcome", "reason"],
     /// Requests refused, by route and reason.
     rejections_total: IntCounterVec ["route", "reason"],
-    /// Lookups in the cache of verified tokens, by result (hit or miss).
+    /// Tokens looked up among those seen before, by result: hit (verified), refused (remembered as such) or miss.
     verified_token_cache_requests_total: IntCounterVec ["result"],
     /// Fetches of an issuer's keys, by result (ok or error).
     jwks_fetches_total: IntCounterVec ["issuer", "result"],
@@ -143,7 +143,9 @@ pub struct IssuerMetrics {
 pub struct TokenCacheMetrics {
     /// Tokens recognised.
     pub hit: IntCounter,
-    /// Tokens that had to be verified.
+    /// Tokens whose refusal was remembered.
+    pub refused: IntCounter,
+    /// Tokens that had to be judged anew.
     pub miss: IntCounter,
 }
 
@@ -204,6 +206,7 @@ impl Metrics {
         };
         TokenCacheMetrics {
             hit: of("hit"),
+            refused: of("refused"),
             miss: of("miss"),
         }
     }
