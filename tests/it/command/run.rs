@@ -237,6 +237,7 @@ async fn the_reload_command_says_what_changed_or_why_not() {
 #[tokio::test]
 async fn the_revoke_command_has_a_token_refused() {
     let scene = scene("0s").await;
+    scene.gateway.logged("ready").await;
     let file = scene.gateway.file();
     let (file, binary) = (file.display(), env!("CARGO_BIN_EXE_bonterra-gateway"));
     let token = scene.auth.token();
