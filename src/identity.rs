@@ -163,23 +163,36 @@ impl Claims {
 
     /// Bytes that these claims hold in memory, roughly; for the bound of the cache.
     pub fn weight(&self) -> usize {
+        let member = size_of::<(Box<str>, Value)>();
         let members = self.0.0.iter();
         members
-            .map(|(name, value)| name.len() + 64 + weigh(value))
+            .map(|(name, value)| member + heap(name.len()) + weigh(value))
             .sum()
     }
 }
 
+/// What a value holds besides itself.
 fn weigh(value: &Value) -> usize {
     match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(|item| 32 + weigh(item)).sum(),
+        Value::String(text) => heap(text.capacity()),
+        Value::Array(items) => {
+            let inner: usize = items.iter().map(weigh).sum();
+            heap(items.capacity() * size_of::<Value>()) + inner
+        }
         Value::Object(map) => map
             .iter()
-            .map(|(name, item)| name.len() + 64 + weigh(item))
+            // A map keeps the hash and the place of each member as well.
+            .map(|(name, item)| {
+                size_of::<(String, Value)>() + 32 + heap(name.capacity()) + weigh(item)
+            })
             .sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
+}
+
+/// What an allocator takes for so many bytes: whole sixteens.
+const fn heap(bytes: usize) -> usize {
+    bytes.next_multiple_of(16)
 }
 
 // === impl ClaimRef ===
@@ -251,7 +264,8 @@ impl Scopes {
 
     /// Bytes that these scopes hold in memory, roughly.
     pub fn weight(&self) -> usize {
-        self.0.iter().map(|scope| scope.len() + 16).sum()
+        let scope = size_of::<Box<str>>();
+        self.0.iter().map(|own| scope + heap(own.len())).sum()
     }
 }
 
@@ -265,13 +279,14 @@ impl Identity {
 
     /// Bytes that this identity holds in memory, roughly; what the cache is bounded by.
     pub fn weight(&self) -> u32 {
+        let header = size_of::<(HeaderName, HeaderValue)>();
         let headers: usize = self
             .headers
             .iter()
-            .map(|(n, v)| n.as_str().len() + v.len() + 64)
+            .map(|(_, value)| header + heap(value.len()))
             .sum();
-        u32::try_from(256 + self.claims.weight() + self.scopes.weight() + headers)
-            .unwrap_or(u32::MAX)
+        let all = size_of::<Self>() + self.claims.weight() + self.scopes.weight() + headers;
+        u32::try_from(all).unwrap_or(u32::MAX)
     }
 }
 
