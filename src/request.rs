@@ -41,6 +41,10 @@ pub struct RequestView<'r> {
     pub client: Option<IpAddr>,
 }
 
+/// The methods that a route for any method is known to serve, for `Allow`. Others go through too,
+/// but for `CONNECT` and `TRACE`.
+pub const SERVED: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 // === impl TrustedProxies ===
@@ -110,10 +114,7 @@ impl<'r> RequestView<'r> {
     /// differently. [`Reason::MethodNotAllowed`] for `CONNECT` and `TRACE`.
     pub fn new(head: &'r Parts, peer: Peer, trusted: &TrustedProxies) -> Result<Self, Rejection> {
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            return Err(Reason::MethodNotAllowed(
-                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".into(),
-            )
-            .into());
+            return Err(Reason::MethodNotAllowed(SERVED.join(", ").into()).into());
         }
         let host = host(head)?;
         let target = head
