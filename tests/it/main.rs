@@ -14,4 +14,5 @@ mod oauth;
 mod paths;
 mod proxying;
 mod refusals;
+mod rim;
 mod smoke;
