@@ -7,6 +7,7 @@
 //!                                  route.find ─► authn ─► Identity ─► authz ─► Permit    route, authn, authz
 //!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, headers, upstream
 //!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
+//!             ├ Options(allow) ─► 204 with Allow                                         server
 //!             ├ Needs(keys of an issuer) ─► one shared fetch, then once more             keys
 //!             └ Refused(rejection) ─► Rejection::reply                                   rejection
 //!          every way out ─► one access record and its metrics                            telemetry

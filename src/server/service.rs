@@ -15,8 +15,9 @@ use crate::telemetry::exchange::Exchange;
 use crate::upstream::Received;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use http::header::{ALLOW, CONNECTION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::borrow::Cow;
@@ -71,6 +72,13 @@ async fn answer(
         id,
         &snapshot.outside,
     );
+    if let Some(flaw) = client.flaw() {
+        let rejection = Rejection::noted(Reason::BadRequest, flaw.to_string());
+        let mut response = refuse(rejection, None, exchange);
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+        return response;
+    }
     match decide(&snapshot, &head, peer, &mut exchange).await {
         Ok(Verdict::Proxy { admission, path }) => {
             let errand = Errand {
@@ -89,6 +97,7 @@ async fn answer(
         }
         Ok(Verdict::Token(mount)) => oauth::token(&mount, &snapshot, head, body, exchange).await,
         Ok(Verdict::Metadata) => metadata::serve(&snapshot, &head, peer, exchange),
+        Ok(Verdict::Options(allow)) => options(&allow, exchange),
         Err(rejection) => refuse(rejection, metadata::url(&head, peer), exchange),
     }
 }
@@ -101,6 +110,7 @@ enum Verdict {
     },
     Token(Arc<Mount>),
     Metadata,
+    Options(Box<str>),
 }
 
 /// Decides, fetching keys once in between if that is what the decision needs.
@@ -133,6 +143,7 @@ async fn decide(
                 return Ok(Verdict::Token(mount));
             }
             Decision::Metadata => return Ok(Verdict::Metadata),
+            Decision::Options(allow) => return Ok(Verdict::Options(allow)),
             Decision::Needs(_, Need::Keys(issuer)) if refreshed.is_none() => {
                 refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
             }
@@ -156,6 +167,19 @@ async fn decide(
             }
         }
     }
+}
+
+/// Answers an `OPTIONS` that goes no further.
+fn options(allow: &str, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    // Methods are tokens, and they come from the table or are our own words.
+    if let Ok(allow) = HeaderValue::from_str(allow) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    exchange.status(response.status());
+    let id = exchange.request_id().clone();
+    own(response, id.to_str().unwrap_or_default(), Some(exchange))
 }
 
 /// Answers with a refusal and hands it to the record. `metadata` is where a challenge points to.

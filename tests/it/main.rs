@@ -15,4 +15,5 @@ mod paths;
 mod proxying;
 mod refusals;
 mod revocation;
+mod rim;
 mod smoke;
