@@ -45,6 +45,7 @@ pub mod route;
 pub mod server;
 pub mod snapshot;
 pub mod socket;
+mod strict_json;
 pub mod telemetry;
 pub mod upstream;
 

@@ -6,7 +6,6 @@
 
 pub mod cache;
 pub mod credential;
-mod strict_json;
 pub mod token;
 pub mod verify;
 

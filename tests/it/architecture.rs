@@ -23,6 +23,7 @@ const LAYERS: [&[&str]; 8] = [
         "rejection",
         "request",
         "store",
+        "strict_json",
         "telemetry",
     ],
 ];
@@ -35,7 +36,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 11] = [
+const WITHIN: [(&str, &str, &str); 13] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -59,11 +60,17 @@ const WITHIN: [(&str, &str, &str); 11] = [
         "the age of keys is told in the same seconds as that of tokens",
     ),
     ("keys", "outbound", "fetches keys"),
+    ("keys", "strict_json", "a key with a member twice is none"),
     ("keys", "telemetry", "counts fetches"),
     (
         "request",
         "rejection",
         "a request that cannot be read is refused",
+    ),
+    (
+        "strict_json",
+        "identity",
+        "reads objects as the members that claims are made of",
     ),
     (
         "telemetry",
@@ -91,7 +98,7 @@ const SPEAKS_HTTP: [&str; 9] = [
 ];
 
 /// Where requests are decided about: values in, values out.
-const DECIDES: [&str; 8] = [
+const DECIDES: [&str; 9] = [
     "authn/",
     "authz",
     "gateway",
@@ -100,6 +107,7 @@ const DECIDES: [&str; 8] = [
     "rejection",
     "request",
     "route",
+    "strict_json",
 ];
 
 /// What deciding code has no use for.
