@@ -3,7 +3,7 @@
 use crate::admin;
 use crate::authn::cache::VerifiedTokens;
 use crate::config::{self, ConfigErrors};
-use crate::identity::unix_now;
+use crate::identity::Clock;
 use crate::keys::KeyStatus;
 use crate::reload::Reloader;
 use crate::server::{self, Bound, Drain, Shared, Stage};
@@ -96,6 +96,7 @@ pub fn environment() -> Result<Env, StartError> {
     Ok(Env {
         metrics,
         tokens,
+        clock: Clock::system(),
         previous: None,
     })
 }
@@ -158,6 +159,7 @@ impl App {
     /// How many keys each issuer has, by name; `None` before they are loaded.
     pub fn keys(&self) -> Vec<(Arc<str>, Option<usize>)> {
         let snapshot = self.shared.snapshot.load();
+        let now = snapshot.clock.now();
         let status = |keys| match keys {
             KeyStatus::Missing => None,
             KeyStatus::Loaded { keys, .. } => Some(keys),
@@ -168,10 +170,15 @@ impl App {
             .map(|issuer| {
                 (
                     Arc::clone(&issuer.rules.name),
-                    status(issuer.keys.status(unix_now())),
+                    status(issuer.keys.status(now)),
                 )
             })
             .collect()
+    }
+
+    /// The clock that tokens and keys are judged by, for simulations.
+    pub fn clock(&self) -> Clock {
+        self.shared.snapshot.load().clock.clone()
     }
 
     /// Ends: not ready for `drain_delay`, then no new connections, then at most `drain_timeout` for

@@ -3,7 +3,8 @@
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01T00:00:00Z, the `NumericDate` of RFC 7519 §2.
 pub type UnixSeconds = i64;
@@ -19,6 +20,14 @@ fn seconds_at(time: SystemTime) -> UnixSeconds {
         .ok()
         .and_then(|since| i64::try_from(since.as_secs()).ok())
         .unwrap_or(i64::MAX)
+}
+
+/// The clock that tokens and keys are judged by: the system's, which a simulation can set ahead.
+/// Clones tell the same time. Deadlines and pauses go by the monotonic clock, never by this one.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// Seconds ahead of the system's clock; 0 outside simulations.
+    ahead: Arc<AtomicI64>,
 }
 
 /// The members of a JSON object by name. A sorted list: a dozen claims take less room in the cache
@@ -49,6 +58,26 @@ pub struct Identity {
     pub not_before: Option<UnixSeconds>,
     /// The claim headers, encoded once, that every request of this caller carries upstream.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The present.
+    pub fn now(&self) -> UnixSeconds {
+        unix_now().saturating_add(self.ahead.load(Relaxed))
+    }
+
+    /// Sets this clock and its clones ahead, by whole seconds. For simulations.
+    pub fn advance(&self, time: Duration) {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.ahead.fetch_add(seconds, Relaxed);
+    }
 }
 
 // === impl Members ===
@@ -167,12 +196,21 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_clock_that_is_off_makes_no_token_valid() {
         let second = Duration::from_secs(1);
         assert_eq!(seconds_at(UNIX_EPOCH + second), 1);
         assert_eq!(seconds_at(UNIX_EPOCH - second), i64::MAX);
+    }
+
+    #[test]
+    fn clones_of_a_clock_go_ahead_together() {
+        let clock = Clock::system();
+        let (other, before) = (clock.clone(), clock.now());
+        assert!((before - unix_now()).abs() <= 1);
+        clock.advance(Duration::from_secs(86_400));
+        assert!((86_400..86_410).contains(&(other.now() - before)));
+        assert!(Clock::system().now() - before < 10, "others stay");
     }
 }

@@ -6,6 +6,7 @@ use crate::authn::Issuers;
 use crate::authn::cache::VerifiedTokens;
 use crate::config::{self, ConfigErrors, KeyPath, LogFormat, Mistake, Parsed};
 use crate::headers::IdentityGuard;
+use crate::identity::Clock;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
 use crate::telemetry::access_log::AccessPolicy;
@@ -20,6 +21,8 @@ pub struct Env {
     pub metrics: Arc<Metrics>,
     /// Tokens that have been verified.
     pub tokens: Arc<VerifiedTokens>,
+    /// What tells the time.
+    pub clock: Clock,
     /// The snapshot before, if there is one.
     pub previous: Option<Arc<Snapshot>>,
 }
@@ -74,6 +77,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         issuers: Issuers::new(list.clone(), unknown),
         providers,
         tokens: Arc::clone(&env.tokens),
+        clock: env.clock.clone(),
         upstreams,
         access_policy: access_policy(&config.log),
         outside: Arc::new(env.metrics.route(&"-".into())),
