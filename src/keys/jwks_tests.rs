@@ -56,14 +56,11 @@ fn with(mut jwk: Value, changes: Value) -> Value {
     jwk
 }
 
-fn flipped(number: &str, at: impl Fn(&mut Vec<u8>) -> &mut u8) -> String {
+/// The number with its last bit the other way.
+fn flipped(number: &str) -> String {
     let mut bytes = URL_SAFE_NO_PAD.decode(number).expect("base64url");
-    *at(&mut bytes) ^= 1;
+    *bytes.last_mut().expect("a byte") ^= 1;
     base64(bytes)
-}
-
-fn last(bytes: &mut Vec<u8>) -> &mut u8 {
-    bytes.last_mut().expect("a byte")
 }
 
 fn text(document: &str) -> Result<Parsed, JwksError> {
@@ -101,7 +98,7 @@ fn assert_dropped(bad: &str, remark: &str) {
 fn a_bad_rsa_key_is_left_out_and_the_rest_is_used() {
     let (n, _) = numbers();
     let rows = [
-        (json!({ "n": base64(&n[128..]) }), "1024 bits"),
+        (json!({ "n": base64([0xc5; 128]) }), "1024 bits"),
         (
             json!({ "n": base64([&[1], &n[1..]].concat()) }),
             "2041 bits",
@@ -111,7 +108,7 @@ fn a_bad_rsa_key_is_left_out_and_the_rest_is_used() {
             "16384 bits",
         ),
         (json!({ "n": "" }), "0 bits"),
-        (json!({ "n": flipped(&base64(&n), last) }), "even"),
+        (json!({ "n": flipped(&base64(&n)) }), "even"),
         (
             json!({ "n": base64([&[0], n.as_slice()].concat()) }),
             "zero byte",
@@ -160,7 +157,7 @@ fn the_library_checks_rsa_keys_when_they_are_parsed() {
     let parse = |n: &[u8], e: &[u8]| Verifiers::parse(PublicKey::Rsa { n, e }, None);
     assert!(parse(&n, &e).is_ok());
     let mut even = n.clone();
-    *last(&mut even) ^= 1;
+    *even.last_mut().expect("a byte") ^= 1;
     assert!(parse(&even, &e).is_err(), "an even modulus");
     assert!(parse(&n, &[1, 0, 0]).is_err(), "an even exponent");
     assert!(parse(&n, &[1]).is_err(), "an exponent of one");
@@ -180,8 +177,8 @@ fn a_bad_elliptic_key_is_left_out_and_the_rest_is_used() {
         );
         let width = URL_SAFE_NO_PAD.decode(x).expect("bytes").len();
         let rows = [
-            (json!({ "y": flipped(y, last) }), "no point of its curve"),
-            (json!({ "x": flipped(x, last) }), "no point of its curve"),
+            (json!({ "y": flipped(y) }), "no point of its curve"),
+            (json!({ "x": flipped(x) }), "no point of its curve"),
             (json!({ "x": y, "y": x }), "no point of its curve"),
             (
                 json!({ "x": base64(vec![0; width]), "y": base64(vec![0; width]) }),

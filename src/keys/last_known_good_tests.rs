@@ -94,6 +94,16 @@ fn a_file_that_others_may_have_written_is_refused() {
     }
 }
 
+/// Only root can give a file away; run by anybody else this shows nothing.
+#[test]
+fn a_file_of_another_user_is_refused() {
+    let scene = Scene::new();
+    scene.put(scene.document().to_string());
+    if std::os::unix::fs::chown(scene.file.path(), Some(4711), None).is_ok() {
+        scene.assert_refused("belongs to user 4711");
+    }
+}
+
 #[test]
 fn a_file_that_is_not_ours_or_not_whole_is_refused() {
     let scene = Scene::new();
