@@ -2,7 +2,7 @@
 
 use crate::admin;
 use crate::config::{self, ConfigErrors};
-use crate::identity::unix_now;
+use crate::identity::Clock;
 use crate::keys::KeyStatus;
 use crate::reload::Reloader;
 use crate::server::{self, Bound, Drain, Shared, Stage};
@@ -97,6 +97,7 @@ pub fn environment() -> Result<Env, StartError> {
     Ok(Env {
         metrics: Arc::new(metrics),
         store: Arc::new(SharedStore::in_memory()),
+        clock: Clock::system(),
         previous: None,
     })
 }
@@ -128,11 +129,11 @@ impl App {
             drain: Drain::new(count),
         });
         let workers = Workers::start(count, &bound, &shared)?;
-        let store = Arc::clone(&env.store);
+        let (store, clock) = (Arc::clone(&env.store), env.clock.clone());
         let reloader = Reloader::start(path, Arc::clone(&shared), env);
         let admin_address = admin.address;
         let tasks = vec![
-            tokio::spawn(forget_expired(store)),
+            tokio::spawn(forget_expired(store, clock)),
             tokio::spawn(Arc::clone(&reloader).watch()),
             tokio::spawn(admin::serve(
                 admin,
@@ -161,6 +162,7 @@ impl App {
     /// How many keys each issuer has, by name; `None` before they are loaded.
     pub fn keys(&self) -> Vec<(Arc<str>, Option<usize>)> {
         let snapshot = self.shared.snapshot.load();
+        let now = snapshot.clock.now();
         let status = |keys| match keys {
             KeyStatus::Missing => None,
             KeyStatus::Loaded { keys, .. } => Some(keys),
@@ -171,10 +173,15 @@ impl App {
             .map(|issuer| {
                 (
                     Arc::clone(&issuer.rules.name),
-                    status(issuer.keys.status(unix_now())),
+                    status(issuer.keys.status(now)),
                 )
             })
             .collect()
+    }
+
+    /// The clock that tokens and keys are judged by, for simulations.
+    pub fn clock(&self) -> Clock {
+        self.shared.snapshot.load().clock.clone()
     }
 
     /// Ends: not ready for `drain_delay`, then no new connections, then at most `drain_timeout` for
@@ -215,10 +222,10 @@ impl App {
     }
 }
 
-async fn forget_expired(store: Arc<SharedStore>) {
+async fn forget_expired(store: Arc<SharedStore>, clock: Clock) {
     loop {
         tokio::time::sleep(FORGET_INTERVAL).await;
-        store.denylist().sweep(unix_now());
+        store.denylist().sweep(clock.now());
     }
 }
 

@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01T00:00:00Z, the `NumericDate` of RFC 7519 §2.
 pub type UnixSeconds = i64;
@@ -34,6 +35,14 @@ pub struct FirstBytes(u64);
 
 /// How maps by [`TokenDigest`] hash.
 pub type DigestHasher = BuildHasherDefault<FirstBytes>;
+
+/// The clock that tokens and keys are judged by: the system's, which a simulation can set ahead.
+/// Clones tell the same time. Deadlines and pauses go by the monotonic clock, never by this one.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// Seconds ahead of the system's clock; 0 outside simulations.
+    ahead: Arc<AtomicI64>,
+}
 
 /// The members of a JSON object by name. A sorted list: a dozen claims take less room in the cache
 /// of verified tokens than a map of them, and less time to look through.
@@ -115,6 +124,26 @@ impl Hasher for FirstBytes {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The present.
+    pub fn now(&self) -> UnixSeconds {
+        unix_now().saturating_add(self.ahead.load(Relaxed))
+    }
+
+    /// Sets this clock and its clones ahead, by whole seconds. For simulations.
+    pub fn advance(&self, time: Duration) {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.ahead.fetch_add(seconds, Relaxed);
     }
 }
 
@@ -293,7 +322,6 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_claim_is_found_by_name_or_pointer() {
@@ -333,5 +361,15 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(seconds_at(UNIX_EPOCH + second), 1);
         assert_eq!(seconds_at(UNIX_EPOCH - second), i64::MAX);
+    }
+
+    #[test]
+    fn clones_of_a_clock_go_ahead_together() {
+        let clock = Clock::system();
+        let (other, before) = (clock.clone(), clock.now());
+        assert!((before - unix_now()).abs() <= 1);
+        clock.advance(Duration::from_secs(86_400));
+        assert!((86_400..86_410).contains(&(other.now() - before)));
+        assert!(Clock::system().now() - before < 10, "others stay");
     }
 }

@@ -48,6 +48,7 @@ pub mod snapshot;
 pub mod socket;
 pub mod steps;
 pub mod store;
+mod strict_json;
 pub mod telemetry;
 pub mod upstream;
 

@@ -5,7 +5,6 @@ mod revoke;
 
 pub use readiness::Readiness;
 
-use crate::identity::unix_now;
 use crate::reload::Reloader;
 use crate::server::{Bound, Shared};
 use bytes::Bytes;
@@ -172,7 +171,7 @@ async fn revoke(request: Request<Incoming>, shared: &Shared) -> Reply {
         }
     };
     let snapshot = shared.snapshot.load_full();
-    let now = unix_now();
+    let now = snapshot.clock.now();
     let order = Order::parse(&body).and_then(|order| order.revocation(&snapshot.issuers, now));
     let (revocation, done) = match order {
         Ok(order) => order,

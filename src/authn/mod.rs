@@ -6,7 +6,6 @@
 
 pub mod credential;
 pub mod known;
-mod strict_json;
 pub mod token;
 pub mod verify;
 

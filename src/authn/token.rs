@@ -1,8 +1,8 @@
 //! Reads a token without believing it: strict encoding, strict JSON, nothing verified.
 
-use super::strict_json;
 use crate::identity::{Members, UnixSeconds};
 use crate::rejection::{Reason, Rejection};
+use crate::strict_json;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;

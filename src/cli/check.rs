@@ -66,7 +66,7 @@ async fn ask_issuers(snapshot: &Snapshot) -> u8 {
 
 async fn ask(provider: &Provider) -> Result<String, fetch::FetchError> {
     let endpoints = fetch::discover(&provider.source).await?;
-    let fetched = fetch::fetch_keys(provider.outbound(), &endpoints.jwks).await?;
+    let fetched = fetch::fetch_keys(&provider.source, &endpoints.jwks).await?;
     let mut text = format!("{} keys at {}\n", fetched.parsed.set.len(), endpoints.jwks);
     for remark in &fetched.parsed.dropped {
         // Writing to a String cannot fail.

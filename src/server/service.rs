@@ -5,7 +5,6 @@ use super::{Shared, metadata, oauth};
 use crate::authn::Need;
 use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;
-use crate::identity::unix_now;
 use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
@@ -126,7 +125,7 @@ async fn decide(
     }
     let mut refreshed = None;
     loop {
-        match gateway::admit(snapshot, &view, unix_now(), &mut Untold) {
+        match gateway::admit(snapshot, &view, snapshot.clock.now(), &mut Untold) {
             Decision::Admitted(admission) => {
                 exchange.routed(&admission.route.metrics);
                 if let Some(identity) = &admission.identity {

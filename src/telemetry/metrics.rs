@@ -268,11 +268,16 @@ impl IssuerMetrics {
 
     /// Notes a good fetch of keys.
     pub fn keys_fetched(&self, keys: usize, at: i64) {
-        let name: &str = &self.name;
         self.all
             .jwks_fetches_total
-            .with_label_values(&[name, "ok"])
+            .with_label_values(&[&*self.name, "ok"])
             .inc();
+        self.keys_known(keys, at);
+    }
+
+    /// Notes which keys are in use, and when they were fetched.
+    pub fn keys_known(&self, keys: usize, at: i64) {
+        let name: &str = &self.name;
         self.all
             .jwks_keys
             .with_label_values(&[name])

@@ -24,6 +24,7 @@ const LAYERS: [&[&str]; 8] = [
         "request",
         "steps",
         "store",
+        "strict_json",
         "telemetry",
     ],
 ];
@@ -36,7 +37,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 12] = [
+const WITHIN: [(&str, &str, &str); 14] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -60,6 +61,7 @@ const WITHIN: [(&str, &str, &str); 12] = [
         "the age of keys is told in the same seconds as that of tokens",
     ),
     ("keys", "outbound", "fetches keys"),
+    ("keys", "strict_json", "a key with a member twice is none"),
     ("keys", "telemetry", "counts fetches"),
     (
         "request",
@@ -70,6 +72,11 @@ const WITHIN: [(&str, &str, &str); 12] = [
         "store",
         "identity",
         "tokens and subjects are revoked as identities name them",
+    ),
+    (
+        "strict_json",
+        "identity",
+        "reads objects as the members that claims are made of",
     ),
     (
         "telemetry",
@@ -97,7 +104,7 @@ const SPEAKS_HTTP: [&str; 9] = [
 ];
 
 /// Where requests are decided about: values in, values out.
-const DECIDES: [&str; 8] = [
+const DECIDES: [&str; 9] = [
     "authn/",
     "authz",
     "gateway",
@@ -106,6 +113,7 @@ const DECIDES: [&str; 8] = [
     "rejection",
     "request",
     "route",
+    "strict_json",
 ];
 
 /// What deciding code has no use for.
