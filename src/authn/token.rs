@@ -11,8 +11,8 @@ use serde_json::Value;
 pub struct UnverifiedToken<'t> {
     /// What the signature covers: header, dot, payload, as they came.
     pub(super) signed: &'t str,
-    /// The signature, still encoded.
-    pub(super) signature: &'t str,
+    /// The signature, decoded.
+    pub(super) signature: Vec<u8>,
     pub(super) header: Members,
     /// Claims that nobody should read before the signature is checked.
     pub(super) claims: Members,
@@ -34,9 +34,9 @@ impl<'t> UnverifiedToken<'t> {
         }
         let header =
             object(header).ok_or_else(|| malformed("the header is no strict JSON object"))?;
-        if URL_SAFE_NO_PAD.decode(signature).is_err() {
-            return Err(malformed("the signature is no strict base64url"));
-        }
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| malformed("the signature is no strict base64url"))?;
         let claims =
             object(payload).ok_or_else(|| malformed("the payload is no strict JSON object"))?;
         if !header.get("alg").is_some_and(Value::is_string) {
