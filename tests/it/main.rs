@@ -3,15 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+mod adversary;
 mod architecture;
 mod command;
 mod hardening;
 mod harness;
-mod identity;
 mod lifecycle;
 mod metrics_and_log;
 mod oauth;
-mod paths;
 mod proxying;
 mod refusals;
 mod smoke;

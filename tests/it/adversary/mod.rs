@@ -1,0 +1,4 @@
+//! What attackers and accidents send.
+
+mod paths;
+mod tokens;
