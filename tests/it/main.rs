@@ -8,6 +8,7 @@ mod architecture;
 mod command;
 mod hardening;
 mod harness;
+mod identity;
 mod lifecycle;
 mod metrics_and_log;
 mod oauth;

@@ -1,0 +1,423 @@
+//! Who gets in, as whom, and what of that the upstream learns. What does not get in is in
+//! `adversary`.
+
+use crate::adversary::{
+    IS_GRANTS, ISSUER, admitted, assert_refusal, identity_headers, now, refused, token_refused,
+};
+use crate::harness::{CONFIG, Gateway, World, assert_refused, eventually, with_lines};
+use bonterra_gateway::demo::auth::{Algorithm, AuthOptions, BonterraAuth, KeyChoice};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+// === algorithms ===
+
+#[tokio::test]
+async fn every_algorithm_is_admitted_when_listed_and_refused_when_not() {
+    let options = AuthOptions {
+        all_algorithms: true,
+        ..AuthOptions::default()
+    };
+    let world = World::of(options, CONFIG).await;
+    let claims = world.auth.claims();
+    let mint = |algorithm| {
+        world
+            .auth
+            .mint_with(&Value::Null, &claims, &KeyChoice::Algorithm(algorithm))
+    };
+    let tokens = Algorithm::ALL.map(|algorithm| (algorithm, mint(algorithm)));
+    for listed in Algorithm::ALL {
+        let list = format!("algorithms = [\"{}\"]", listed.as_str());
+        let config = with_lines(CONFIG, ISSUER, &list);
+        let config = config
+            .replace("ISSUER", world.auth.issuer())
+            .replace("ECHO", &world.echo.url());
+        let gateway = Gateway::start(&config).await;
+        gateway.app.ready().await;
+        for (algorithm, token) in &tokens {
+            let before = world.echo.requests();
+            let reply = crate::harness::request(gateway.address, "GET", "/grants/1")
+                .bearer(token)
+                .send()
+                .await;
+            let case = format!("{algorithm:?} where {listed:?} is listed");
+            if *algorithm == listed {
+                assert_eq!(reply.status, 200, "{case}: {}", reply.text());
+                assert_eq!(
+                    reply.upstream_saw("x-bonterra-is-grants"),
+                    ["true"],
+                    "{case}"
+                );
+            } else {
+                assert_refusal(&reply, 401, "algorithm_not_allowed", &case);
+                assert_eq!(world.echo.requests(), before, "{case}");
+            }
+        }
+    }
+}
+
+// === what is good in more than one form ===
+
+#[tokio::test]
+async fn a_token_header_may_differ_where_it_does_not_matter() {
+    let world = World::start().await;
+    let claims = world.auth.claims();
+    for (case, header) in [
+        ("typ in lower case", json!({ "typ": "jwt" })),
+        ("RFC 9068's typ", json!({ "typ": "at+jwt" })),
+        (
+            "typ as a whole media type",
+            json!({ "typ": "application/at+JWT" }),
+        ),
+        ("no kid", json!({ "kid": null })),
+        ("an unknown member", json!({ "x": 1 })),
+    ] {
+        let token = world.auth.mint_with(&header, &claims, &KeyChoice::Current);
+        admitted(&world, &token, case).await;
+    }
+    let next = world
+        .auth
+        .mint_with(&json!({ "kid": null }), &claims, &KeyChoice::Next);
+    admitted(
+        &world,
+        &next,
+        "no kid, and not the first of the keys that fit",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn claims_that_hold_are_admitted() {
+    let world = World::start().await;
+    let now = now();
+    for (case, change) in [
+        (
+            "aud as a list with ours",
+            json!({ "aud": ["https://other.example", "https://api.bonterra.network"] }),
+        ),
+        ("exp within the leeway", json!({ "exp": now - 10 })),
+        ("nbf within the leeway", json!({ "nbf": now + 10 })),
+        ("iat within the leeway", json!({ "iat": now + 10 })),
+        ("no iat", json!({ "iat": null })),
+        ("no sub", json!({ "sub": null })),
+    ] {
+        admitted(&world, &world.token_with(change), case).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lifetime_over_the_limit_is_refused() {
+    let world = World::with(&with_lines(CONFIG, ISSUER, "max_lifetime = \"1h\"")).await;
+    let now = now();
+    let of = |iat: Value, exp: u64| world.token_with(json!({ "iat": iat, "exp": exp }));
+    admitted(&world, &of(json!(now), now + 3600), "just the limit").await;
+    token_refused(
+        &world,
+        &of(json!(now), now + 3601),
+        "too_long_lived",
+        "a second over",
+    )
+    .await;
+    token_refused(
+        &world,
+        &of(Value::Null, now + 60),
+        "missing_claim",
+        "no iat to count from",
+    )
+    .await;
+}
+
+// === where a token may be left out ===
+
+#[tokio::test]
+async fn optional_means_none_or_a_good_one() {
+    let world = World::start().await;
+    let anonymous = world
+        .get("/optional/1")
+        .header("x-bonterra-subject", "forged")
+        .send()
+        .await;
+    assert_eq!(anonymous.status, 200);
+    assert!(
+        identity_headers(&anonymous).is_empty(),
+        "{}",
+        anonymous.text()
+    );
+    let known = world.authorized("/optional/1").send().await;
+    assert_eq!(
+        known.upstream_saw("x-bonterra-subject"),
+        ["demo-client@clients"]
+    );
+    let before = world.echo.requests();
+    let expired = world
+        .get("/optional/1")
+        .bearer(&world.token_with(json!({ "exp": 1 })))
+        .send()
+        .await;
+    assert_refused(&world.gateway, &expired, 401, "expired", "optional").await;
+    let garbage = world.get("/optional/1").bearer("x").send().await;
+    assert_refused(&world.gateway, &garbage, 401, "malformed_token", "optional").await;
+    assert_eq!(
+        world.echo.requests(),
+        before,
+        "a bad token is no missing token"
+    );
+    // Where tokens are not looked at, a bad one does no harm and a good one makes no identity.
+    for token in ["x".to_owned(), world.auth.token()] {
+        let public = world.get("/public/1").bearer(&token).send().await;
+        assert_eq!(public.status, 200);
+        assert!(identity_headers(&public).is_empty(), "{}", public.text());
+        assert_eq!(
+            public.upstream_saw("authorization"),
+            [format!("Bearer {token}")]
+        );
+    }
+}
+
+// === what the upstream learns ===
+
+const TENANT_HEADERS: &str = r#"
+[issuer.bonterra.headers]
+X-Bonterra-Auth-Id = "urn:bonterra:claims:bonterra_auth_id"
+X-Bonterra-Is-Grants = "urn:bonterra:claims:is_bonterra_grants"
+X-Bonterra-Value = "https://example.com/claims/value.x"
+X-Tenant = "tenant"
+"#;
+
+#[tokio::test]
+async fn claims_arrive_in_the_encoding_of_their_type() {
+    let world = World::with(&format!("{CONFIG}{TENANT_HEADERS}")).await;
+    for (claim, expected) in [
+        (json!("plain text"), Some("plain text")),
+        (json!("auth0|507f"), Some("auth0|507f")),
+        (json!(""), Some("")),
+        (json!(true), Some("true")),
+        (json!(false), Some("false")),
+        (json!(42), Some("42")),
+        (json!(-1.5), Some("-1.5")),
+        (json!(u64::MAX), Some("18446744073709551615")),
+        (json!(["a", "b c"]), Some("a,b c")),
+        (json!(["a,b", "c"]), Some("a%2Cb,c")),
+        (json!([true, 1, "x"]), Some("true,1,x")),
+        (json!([]), Some("")),
+        (json!({ "a": [1, "x"] }), Some("{\"a\":[1,\"x\"]}")),
+        (json!([{ "a": 1 }]), Some("[{\"a\":1}]")),
+        (json!("100%"), Some("100%25")),
+        (json!("caf\u{e9}"), Some("caf%C3%A9")),
+        (json!("\u{1F600}"), Some("%F0%9F%98%80")),
+        (
+            json!("a\r\nX-Bonterra-Is-Grants: true"),
+            Some("a%0D%0AX-Bonterra-Is-Grants: true"),
+        ),
+        (json!("a\0b\tc\u{7f}d"), Some("a%00b%09c%7Fd")),
+        (json!(["a\nb"]), Some("a%0Ab")),
+        (json!({ "\u{e9}": "\n" }), Some("{\"%C3%A9\":\"\\n\"}")),
+        (json!(" led and followed "), Some("%20led and followed%20")),
+    ] {
+        let token = world.token_with(json!({ "https://example.com/claims/value.x": claim }));
+        let reply = world
+            .get("/grants/1")
+            .bearer(&token)
+            .header("x-bonterra-value", "forged")
+            .send()
+            .await;
+        assert_eq!(reply.status, 200, "{claim}");
+        let expected: Vec<&str> = expected.into_iter().collect();
+        assert_eq!(reply.upstream_saw("x-bonterra-value"), expected, "{claim}");
+        assert_eq!(
+            reply.upstream_saw("x-bonterra-is-grants"),
+            ["true"],
+            "{claim}"
+        );
+    }
+    // The whole name is one key: a path into objects is none.
+    for token in [
+        world.auth.token(),
+        world.token_with(json!({ "https://example.com/claims/value.x": null })),
+        world.token_with(json!({ "https://example.com/claims/value": { "x": "nested" } })),
+    ] {
+        let reply = world
+            .get("/grants/1")
+            .bearer(&token)
+            .header("x-bonterra-value", "forged")
+            .send()
+            .await;
+        assert!(
+            reply.upstream_saw("x-bonterra-value").is_empty(),
+            "{}",
+            reply.text()
+        );
+    }
+    let payload = world.auth.claims().to_string().replacen(
+        '{',
+        "{\"https://example.com/claims/value.x\":null,",
+        1,
+    );
+    let header = format!(
+        r#"{{"alg":"RS256","typ":"JWT","kid":"{}"}}"#,
+        world.auth.current_kid()
+    );
+    let token = world.auth.mint_raw(&header, &payload, &KeyChoice::Current);
+    let reply = world.get("/grants/1").bearer(&token).send().await;
+    assert!(
+        reply.upstream_saw("x-bonterra-value").is_empty(),
+        "null says nothing"
+    );
+}
+
+#[tokio::test]
+async fn the_token_goes_on_unless_the_route_keeps_it() {
+    let config = with_lines(
+        CONFIG,
+        "[[route]]\nname = \"grants\"",
+        "forward_token = false",
+    );
+    let world = World::with(&config).await;
+    let kept = world.authorized("/grants/1").send().await;
+    assert_eq!(kept.status, 200);
+    assert!(kept.upstream_saw("authorization").is_empty());
+    assert_eq!(kept.upstream_saw("x-bonterra-is-grants"), ["true"]);
+    let forwarded = world.authorized("/optional/1").send().await;
+    assert_eq!(forwarded.upstream_saw("authorization").len(), 1);
+}
+
+// === what the route asks ===
+
+#[tokio::test]
+async fn scopes_and_claims_are_read_in_all_their_forms() {
+    let config = format!(
+        "{CONFIG}
+[[route]]
+name = \"any\"
+path = \"/any/*\"
+upstream = \"echo\"
+any_scope = [\"admin\", \"read:grants\"]
+"
+    );
+    let world = World::with(&config).await;
+    for (path, change) in [
+        ("/scoped/1", json!({})),
+        ("/scoped/1", json!({ "scope": "write:grants read:grants" })),
+        (
+            "/scoped/1",
+            json!({ "scope": ["read:grants", "write:grants"] }),
+        ),
+        (
+            "/scoped/1",
+            json!({ "scope": null, "scp": "read:grants write:grants" }),
+        ),
+        (
+            "/scoped/1",
+            json!({ "scope": "read:grants", "permissions": ["write:grants"] }),
+        ),
+        ("/any/1", json!({ "scope": "read:grants" })),
+        ("/any/1", json!({ "scope": "admin x" })),
+        ("/grants/1", json!({ IS_GRANTS: [false, true] })),
+    ] {
+        let token = world.token_with(change.clone());
+        for _ in 0..2 {
+            let reply = world.get(path).bearer(&token).send().await;
+            assert_eq!(reply.status, 200, "{path} {change}: {}", reply.text());
+        }
+    }
+    for value in [json!(false), json!("true"), json!(1), json!(null)] {
+        let sent = world
+            .get("/grants/1")
+            .bearer(&world.token_with(json!({ IS_GRANTS: value })));
+        refused(&world, sent, 403, "claim_mismatch", &value.to_string()).await;
+    }
+}
+
+// === several issuers ===
+
+#[tokio::test]
+async fn two_issuers_side_by_side_do_not_mix() {
+    let other = BonterraAuth::start(AuthOptions {
+        key_slot: 10,
+        ..AuthOptions::default()
+    })
+    .await
+    .expect("an issuer");
+    let config = format!(
+        "{CONFIG}
+[issuer.partner]
+url = \"{}\"
+audiences = [\"https://api.bonterra.network\"]
+headers = {{ X-Partner = \"sub\" }}
+",
+        other.issuer()
+    );
+    let world = World::with(&config).await;
+    let (ours, theirs) = (world.auth.token(), other.token());
+
+    // Each with its own mapping, and nobody with the other's headers.
+    let reply = world
+        .get("/optional/1")
+        .bearer(&ours)
+        .header("x-partner", "forged")
+        .send()
+        .await;
+    assert_eq!(
+        reply.upstream_saw("x-bonterra-subject"),
+        ["demo-client@clients"]
+    );
+    assert!(
+        reply.upstream_saw("x-partner").is_empty(),
+        "every issuer's headers are guarded"
+    );
+    let reply = world
+        .get("/optional/1")
+        .bearer(&theirs)
+        .header("x-bonterra-subject", "forged")
+        .send()
+        .await;
+    assert_eq!(reply.upstream_saw("x-partner"), ["demo-client@clients"]);
+    assert!(reply.upstream_saw("x-bonterra-subject").is_empty());
+
+    for (name, count) in [("bonterra", 1.0), ("partner", 1.0)] {
+        let series = format!(
+            "gateway_auth_decisions_total{{issuer=\"{name}\",outcome=\"accepted\",reason=\"ok\"}}"
+        );
+        assert!(world.gateway.metric(&series).await >= count, "{series}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_with_empty_hands_does_not_stand_in_the_way_of_another() {
+    let config = format!(
+        "{CONFIG}
+[issuer.away]
+url = \"http://{}/\"
+audiences = [\"https://api.bonterra.network\"]
+timeout = \"200ms\"
+",
+        crate::harness::nobody()
+    );
+    let auth = BonterraAuth::start(AuthOptions::default())
+        .await
+        .expect("an issuer");
+    let echo = bonterra_gateway::demo::echo::Echo::start(crate::harness::local())
+        .await
+        .expect("an upstream");
+    let config = config
+        .replace("ISSUER", auth.issuer())
+        .replace("ECHO", &echo.url());
+    let gateway = Gateway::start(&config).await;
+    let token = auth.token();
+    eventually("the issuer that is there", || async {
+        crate::harness::request(gateway.address, "GET", "/grants/1")
+            .bearer(&token)
+            .send()
+            .await
+            .status
+            == 200
+    })
+    .await;
+    let readiness = gateway.admin("GET", "/readyz").await;
+    assert_eq!(
+        readiness.status, 503,
+        "the other issuer's keys are missing still"
+    );
+    tokio::time::timeout(Duration::from_millis(1), gateway.app.ready())
+        .await
+        .expect_err("not ready");
+}
