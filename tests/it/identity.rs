@@ -2,7 +2,7 @@
 //! `adversary`.
 
 use crate::adversary::{
-    IS_GRANTS, ISSUER, admitted, assert_refusal, identity_headers, now, refused, token_refused,
+    IS_GRANTS, ISSUER, admitted, assert_refusal, identity_headers, now, refused, refused_beside,
 };
 use crate::harness::{CONFIG, Gateway, World, assert_refused, eventually, with_lines};
 use bonterra_gateway::demo::auth::{Algorithm, AuthOptions, BonterraAuth, KeyChoice};
@@ -110,23 +110,23 @@ async fn a_lifetime_over_the_limit_is_refused() {
     let now = now();
     let of = |iat: Value, exp: u64| world.token_with(json!({ "iat": iat, "exp": exp }));
     admitted(&world, &of(json!(now), now + 3600), "just the limit").await;
-    token_refused(
-        &world,
-        &of(json!(now), now + 3601),
-        "too_long_lived",
-        "a second over",
-    )
-    .await;
-    token_refused(
-        &world,
-        &of(Value::Null, now + 60),
-        "missing_claim",
-        "no iat to count from",
-    )
-    .await;
+    let on = |token: &str| world.get("/grants/1").bearer(token);
+    let good = on(&of(json!(now), now + 3600));
+    for (case, token, reason) in [
+        (
+            "a second over",
+            of(json!(now), now + 3601),
+            "too_long_lived",
+        ),
+        (
+            "no iat to count from",
+            of(Value::Null, now + 60),
+            "missing_claim",
+        ),
+    ] {
+        refused_beside(&world, &good, on(&token), 401, reason, case).await;
+    }
 }
-
-// === where a token may be left out ===
 
 #[tokio::test]
 async fn optional_means_none_or_a_good_one() {
