@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adversary;
 mod architecture;
 mod command;
 mod hardening;
@@ -11,7 +12,6 @@ mod identity;
 mod lifecycle;
 mod metrics_and_log;
 mod oauth;
-mod paths;
 mod proxying;
 mod refusals;
 mod revocation;

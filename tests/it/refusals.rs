@@ -417,21 +417,6 @@ auth = \"none\"
         401,
         "who answers GET answers HEAD"
     );
-    for (method, target) in [("CONNECT", "example.com:443"), ("TRACE", "/public/1")] {
-        let mut raw = Raw::connect(world.gateway.address).await;
-        raw.send(format!(
-            "{method} {target} HTTP/1.1\r\nhost: example.com:443\r\nmax-forwards: 0\r\n\r\n"
-        ))
-        .await;
-        let refused = raw.whole().await;
-        assert_refused(&world.gateway, &refused, 405, "method_not_allowed", "-").await;
-        assert!(
-            refused
-                .header("allow")
-                .is_some_and(|allow| !allow.contains(method)),
-            "{method}"
-        );
-    }
 }
 
 #[tokio::test]

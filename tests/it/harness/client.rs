@@ -44,6 +44,11 @@ impl Request {
         self
     }
 
+    /// Path and query, as they are sent.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     pub fn bearer(self, token: &str) -> Self {
         self.header("authorization", format!("Bearer {token}"))
     }

@@ -1,10 +1,9 @@
 //! Keys come and go while requests do.
 
-use crate::harness::{CONFIG, Gateway, World, assert_refused, eventually, request, within};
+use crate::harness::{CONFIG, Gateway, World, eventually, request, within};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth, Endpoint, Fault, KeyChoice};
-use bonterra_gateway::demo::echo::Echo;
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -75,60 +74,6 @@ async fn a_rotation_under_load_costs_no_request() {
     assert!(world.auth.counts().jwks > 1, "the new keys were fetched");
 }
 
-/// Nobody is told that a key is gone; the next refresh tells.
-#[tokio::test]
-async fn a_withdrawn_key_is_refused_after_the_next_refresh_cached_tokens_too() {
-    let options = AuthOptions {
-        jwks_cache_control: "max-age=1".to_owned(),
-        ..AuthOptions::default()
-    };
-    let world = World::of(options, CONFIG).await;
-    let old = world.auth.token();
-    assert_eq!(world.get("/grants/1").bearer(&old).send().await.status, 200);
-    world.auth.rotate();
-    world.auth.withdraw_previous();
-    eventually("refused", async || {
-        world.get("/grants/1").bearer(&old).send().await.status == 401
-    })
-    .await;
-    let refused = world.get("/grants/1").bearer(&old).send().await;
-    assert_refused(&world.gateway, &refused, 401, "unknown_key", "grants").await;
-    assert_eq!(world.authorized("/grants/1").send().await.status, 200);
-}
-
-#[tokio::test]
-async fn unknown_key_ids_share_one_fetch_in_a_cool_down() {
-    let world = World::with(&CONFIG.replace("cooldown = \"1s\"", "cooldown = \"60s\"")).await;
-    let before = world.auth.counts();
-    for round in 0..3 {
-        let tokens: Vec<_> = (0..20)
-            .map(|number| unknown_kid(&world, &format!("{round}-{number}")))
-            .collect();
-        let requests: Vec<_> = tokens
-            .iter()
-            .map(|token| world.get("/grants/1").bearer(token))
-            .collect();
-        let replies = join_all(requests.iter().map(|request| request.send())).await;
-        for reply in replies {
-            assert_refused(&world.gateway, &reply, 401, "unknown_key", "grants").await;
-        }
-        assert_eq!(
-            world.authorized("/grants/1").send().await.status,
-            200,
-            "nobody else is held up"
-        );
-    }
-    assert_eq!(world.auth.counts().jwks, before.jwks + 1);
-    assert_eq!(world.auth.counts().discovery, before.discovery);
-    assert!(
-        world
-            .echo
-            .seen()
-            .iter()
-            .all(|seen| seen.headers.contains_key("x-bonterra-auth-id"))
-    );
-}
-
 #[tokio::test]
 async fn after_the_cool_down_an_unknown_key_id_is_asked_for_again() {
     let world = World::with(&CONFIG.replace("cooldown = \"1s\"", "cooldown = \"200ms\"")).await;
@@ -185,112 +130,6 @@ async fn a_slow_fetch_delays_only_who_asked_for_it() {
         (judged.status, &judged.json()["reason"]),
         (503, &json!("keys_unavailable")),
         "it may be signed with a key that could not be fetched"
-    );
-}
-
-/// Whatever the issuer serves in place of its keys, the ones at hand stay in use.
-#[tokio::test]
-async fn a_key_set_that_is_none_leaves_the_last_good_one_in_use() {
-    let canary = Echo::start(crate::harness::local())
-        .await
-        .expect("a canary");
-    let world = eager().await;
-    let errors = "gateway_jwks_fetches_total{issuer=\"bonterra\",result=\"error\"}";
-    let text =
-        |status, body: &str| Fault::Status(status, "application/json".to_owned(), body.to_owned());
-    let huge = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(10 << 20));
-    let faults: Vec<(&str, Fault)> = vec![
-        ("500", text(500, "{}")),
-        ("404", text(404, "{\"keys\":[]}")),
-        ("HTML", Fault::Garbage),
-        ("nothing", Fault::EmptyOk),
-        ("half", Fault::CutBody),
-        ("no answer", Fault::CutAfterRequest),
-        ("never an answer", Fault::Hang),
-        ("never an end", Fault::Endless),
-        (
-            "another origin",
-            Fault::redirect(&format!("{}/jwks", canary.url())),
-        ),
-        (
-            "the same origin",
-            Fault::redirect("/.well-known/openid-configuration"),
-        ),
-        ("an empty object", text(200, "{}")),
-        ("no keys", text(200, "{\"keys\":[]}")),
-        ("no list", text(200, "{\"keys\":{}}")),
-        (
-            "no usable key",
-            text(
-                200,
-                "{\"keys\":[{\"kty\":\"oct\",\"k\":\"c2VjcmV0\",\"kid\":\"1\"}]}",
-            ),
-        ),
-        ("10 MiB", text(200, &huge)),
-    ];
-    for (number, (what, fault)) in faults.into_iter().enumerate() {
-        world.auth.set_fault(Endpoint::Jwks, Some(fault));
-        let failed = world.gateway.metric(errors).await;
-        // Asks for a fetch.
-        let refused = world
-            .get("/grants/1")
-            .bearer(&unknown_kid(&world, what))
-            .send()
-            .await;
-        assert_eq!(refused.status, 503, "{what}: the keys at hand cannot tell");
-        eventually(what, async || world.gateway.metric(errors).await > failed).await;
-        let token = world.token_with(json!({ "jti": number }));
-        assert_eq!(
-            world.get("/grants/1").bearer(&token).send().await.status,
-            200,
-            "{what}"
-        );
-        assert_eq!(
-            world.gateway.admin("GET", "/readyz").await.status,
-            200,
-            "{what}"
-        );
-        world.auth.set_fault(Endpoint::Jwks, None);
-    }
-    assert_eq!(canary.requests(), 0, "redirects are not followed");
-}
-
-/// One bad key does not take the others with it.
-#[tokio::test]
-async fn a_key_that_is_none_is_left_out() {
-    let world = eager().await;
-    let Value::Object(mut set) = world.auth.jwks() else {
-        panic!("a key set")
-    };
-    let keys = set
-        .get_mut("keys")
-        .and_then(Value::as_array_mut)
-        .expect("keys");
-    keys.insert(
-        0,
-        json!({ "kty": "RSA", "kid": "short", "n": "AQAB", "e": "AQAB" }),
-    );
-    keys.insert(0, json!("no key"));
-    keys.push(json!({ "kty": "oct", "kid": "symmetric", "k": "c2VjcmV0" }));
-    world.auth.set_jwks_document(Some(Value::Object(set)));
-    let fetched = world.auth.counts().jwks;
-    assert_eq!(
-        world
-            .get("/grants/1")
-            .bearer(&unknown_kid(&world, "x"))
-            .send()
-            .await
-            .status,
-        401
-    );
-    assert_eq!(world.auth.counts().jwks, fetched + 1);
-    assert_eq!(world.authorized("/grants/1").send().await.status, 200);
-    assert_eq!(
-        world
-            .gateway
-            .metric("gateway_jwks_keys{issuer=\"bonterra\"}")
-            .await,
-        2.0
     );
 }
 

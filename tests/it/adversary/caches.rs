@@ -1,0 +1,319 @@
+//! The table of caches, as far as it speaks of verified tokens and keys.
+
+use super::{
+    ISSUER, admitted, another_issuer, changed, now, parts, refused, refused_beside, token_refused,
+};
+use crate::harness::{CONFIG, World, eventually, with_lines};
+use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth, KeyChoice};
+use serde_json::{Value, json};
+
+const HITS: &str = "gateway_verified_token_cache_requests_total{result=\"hit\"}";
+
+/// Sent: a token with another signature or payload, before and after the right one is cached.
+/// Expected: 401, it is another token.
+#[tokio::test]
+async fn row_01_cached_token_with_an_altered_signature() {
+    let world = World::start().await;
+    let token = world.auth.token();
+    let [header, payload, signature] = parts(&token);
+    let flipped = |at: usize| {
+        let with = if &signature[at..=at] == "A" { "B" } else { "A" };
+        format!(
+            "{header}.{payload}.{}{with}{}",
+            &signature[..at],
+            &signature[at + 1..]
+        )
+    };
+    let other = world.token_with(json!({ "sub": "another" }));
+    let altered = [
+        ("its first character", flipped(0)),
+        ("one in the middle", flipped(170)),
+        ("one near the end", flipped(340)),
+        (
+            "the signature of another token",
+            format!("{header}.{payload}.{}", parts(&other)[2]),
+        ),
+        (
+            "the payload of another token",
+            format!("{header}.{}.{signature}", parts(&other)[1]),
+        ),
+    ];
+    for (case, altered) in &altered {
+        token_refused(&world, altered, "bad_signature", case).await;
+    }
+    admitted(&world, &token, "a refusal of the others is not its own").await;
+    admitted(&world, &other, "nor of this one").await;
+    assert!(world.gateway.metric(HITS).await >= 2.0, "both are cached");
+    for (case, altered) in &altered {
+        token_refused(&world, altered, "bad_signature", case).await;
+    }
+    admitted(&world, &token, "the token, afterwards").await;
+}
+
+/// Sent: many tokens that differ little, again and again. Expected: each gets its own claims.
+#[tokio::test]
+async fn row_01_two_tokens_whose_keys_collide() {
+    let world = World::start().await;
+    let subjects: Vec<String> = (0..20).map(|n| format!("user-{n}")).collect();
+    let tokens: Vec<String> = subjects
+        .iter()
+        .map(|sub| world.token_with(json!({ "sub": sub })))
+        .collect();
+    for _ in 0..2 {
+        for (token, subject) in tokens.iter().zip(&subjects) {
+            let reply = world.get("/grants/1").bearer(token).send().await;
+            let arrived = reply.upstream_saw("x-bonterra-subject");
+            assert_eq!(arrived, std::slice::from_ref(subject));
+        }
+    }
+    assert_eq!(world.gateway.metric(HITS).await, 20.0);
+}
+
+/// Sent: a cached token, until `exp` passes. Expected: 401 from that second on.
+#[tokio::test]
+async fn row_02_cached_then_exp_passes() {
+    let world = World::with(&with_lines(CONFIG, ISSUER, "leeway = \"0s\"")).await;
+    let exp = now() + 2;
+    let token = world.token_with(json!({ "exp": exp }));
+    admitted(&world, &token, "before exp").await;
+    assert!(world.gateway.metric(HITS).await >= 1.0, "it is cached");
+    eventually("its end", || async {
+        // Read before asking, so that a tick in between cannot make a right answer look wrong.
+        let asked_after = now() >= exp;
+        let reply = world.get("/grants/1").bearer(&token).send().await;
+        assert!(!asked_after || reply.status == 401, "admitted after exp");
+        reply.status == 401
+    })
+    .await;
+    assert!(now() >= exp, "refused before exp");
+    token_refused(&world, &token, "expired", "after exp").await;
+}
+
+/// Sent: cached tokens whose key is withdrawn, which another request makes the gateway notice.
+/// Expected: 401 at once.
+#[tokio::test]
+async fn row_02_cached_then_the_key_is_withdrawn() {
+    let world = World::with(&CONFIG.replace("cooldown = \"1s\"", "cooldown = \"0s\"")).await;
+    let old = world.auth.token();
+    let unnamed = world.auth.mint_with(
+        &json!({ "kid": null }),
+        &world.auth.claims(),
+        &KeyChoice::Current,
+    );
+    admitted(&world, &old, "signed by the first key").await;
+    admitted(
+        &world,
+        &unnamed,
+        "signed by the first key, which it does not name",
+    )
+    .await;
+    world.auth.rotate();
+    admitted(&world, &old, "its key is published still").await;
+    admitted(&world, &world.auth.token(), "signed by the new key").await;
+    world.auth.withdraw_previous();
+    // A token of the very newest key makes the gateway fetch the keys now.
+    let newest = world
+        .auth
+        .mint_with(&Value::Null, &world.auth.claims(), &KeyChoice::Next);
+    admitted(
+        &world,
+        &newest,
+        "signed by a key that the gateway has not seen",
+    )
+    .await;
+    token_refused(&world, &old, "unknown_key", "its key is withdrawn").await;
+    token_refused(
+        &world,
+        &unnamed,
+        "bad_signature",
+        "its key is withdrawn, and it names none",
+    )
+    .await;
+    admitted(
+        &world,
+        &world.auth.token(),
+        "signed by the key that is left",
+    )
+    .await;
+}
+
+/// Sent: a cached token whose key is withdrawn. Expected: 401 after the next refresh, which only the
+/// gateway's own clock brings.
+#[tokio::test]
+async fn row_02_cached_then_the_key_is_withdrawn_and_nobody_asks() {
+    let options = AuthOptions {
+        jwks_cache_control: "max-age=1".to_owned(),
+        ..AuthOptions::default()
+    };
+    let world = World::of(options, CONFIG).await;
+    let token = world.auth.token();
+    admitted(&world, &token, "while its key is published").await;
+    world.auth.rotate();
+    world.auth.withdraw_previous();
+    // Nobody but the gateway's own clock makes it look.
+    let keys = || {
+        world
+            .gateway
+            .metric("gateway_jwks_fetches_total{issuer=\"bonterra\",result=\"ok\"}")
+    };
+    let before = keys().await;
+    eventually("a refresh", || async { keys().await > before + 1.0 }).await;
+    token_refused(&world, &token, "unknown_key", "after the refresh").await;
+    admitted(&world, &world.auth.token(), "the key that is left").await;
+}
+
+/// Sent: a cached token whose key id now names another key. Expected: 401.
+#[tokio::test]
+async fn row_02_cached_then_the_key_is_replaced_under_its_name() {
+    let world = World::with(&CONFIG.replace("cooldown = \"1s\"", "cooldown = \"0s\"")).await;
+    let token = world.auth.token();
+    admitted(&world, &token, "while its key is published").await;
+    let other = another_issuer(30).await;
+    let mut key = other.jwks()["keys"][0].clone();
+    key["kid"] = json!(world.auth.current_kid());
+    world.auth.set_jwks_document(Some(json!({ "keys": [key] })));
+    let unknown = world.auth.mint_with(
+        &json!({ "kid": "makes it look" }),
+        &world.auth.claims(),
+        &KeyChoice::Current,
+    );
+    // Good is now what the other key signs under that name.
+    let header = json!({ "kid": world.auth.current_kid() });
+    let renewed = other.mint_with(&header, &world.auth.claims(), &KeyChoice::Current);
+    let on = |token: &str| world.get("/grants/1").bearer(token);
+    for (case, token, reason) in [
+        ("an unknown kid", &unknown, "unknown_key"),
+        ("the same kid, other material", &token, "bad_signature"),
+    ] {
+        refused_beside(&world, &on(&renewed), on(token), 401, reason, case).await;
+    }
+}
+
+/// Sent: a token that is cached by one route, to a route that asks for more. Expected: 403, in
+/// either order.
+#[tokio::test]
+async fn row_03_cached_with_scope_a_used_with_scope_b() {
+    let world = World::start().await;
+    let token = world.token_with(json!({ "scope": "read:grants" }));
+    admitted(&world, &token, "on a route without scopes").await;
+    let sent = world.get("/scoped/1").bearer(&token);
+    refused(&world, sent, 403, "insufficient_scope", "cached before").await;
+    let refused_first = world.token_with(json!({ "scope": "write:grants" }));
+    let sent = world.get("/scoped/1").bearer(&refused_first);
+    refused(&world, sent, 403, "insufficient_scope", "never seen before").await;
+    admitted(
+        &world,
+        &refused_first,
+        "refused by one route, good for another",
+    )
+    .await;
+}
+
+/// Sent: a token of one issuer, cached, to a route of another issuer; both issuers give their keys
+/// the same id. Expected: 401; whose a token is does not come off in the cache.
+#[tokio::test]
+async fn row_03_cached_under_one_issuer_used_with_another() {
+    let other = another_issuer(10).await;
+    let config = format!(
+        "{CONFIG}
+[issuer.partner]
+url = \"{}\"
+audiences = [\"https://api.bonterra.network\"]
+
+[[route]]
+name = \"partner\"
+path = \"/partner/*\"
+upstream = \"echo\"
+issuers = [\"partner\"]
+
+[[route]]
+name = \"own\"
+path = \"/own/*\"
+upstream = \"echo\"
+issuers = [\"bonterra\"]
+",
+        other.issuer()
+    );
+    let kid = "the same";
+    let named = |auth: &BonterraAuth| {
+        let key = changed(&auth.jwks()["keys"][0], json!({ "kid": kid }));
+        auth.set_jwks_document(Some(json!({ "keys": [key] })));
+    };
+    named(&other);
+    let world = World::with(&config.replace("cooldown = \"1s\"", "cooldown = \"1ms\"")).await;
+    named(&world.auth);
+    let header = json!({ "kid": kid });
+    let mint = |signer: &BonterraAuth, claims: &Value| {
+        signer.mint_with(&header, claims, &KeyChoice::Current)
+    };
+    let ours = mint(&world.auth, &world.auth.claims());
+    let theirs = mint(&other, &other.claims());
+    // Each with the other's name, neither seen before.
+    let (as_ours, as_theirs) = (
+        mint(&other, &world.auth.claims()),
+        mint(&world.auth, &other.claims()),
+    );
+    let on = |path: &str, token: &str| world.get(path).bearer(token);
+    let (own, partner) = (on("/own/1", &ours), on("/partner/1", &theirs));
+    for (case, good, sent, reason) in [
+        (
+            "ours there",
+            &partner,
+            on("/partner/1", &ours),
+            "wrong_issuer",
+        ),
+        ("theirs here", &own, on("/own/1", &theirs), "wrong_issuer"),
+        ("as ours", &own, on("/own/1", &as_ours), "bad_signature"),
+        (
+            "as theirs",
+            &partner,
+            on("/partner/1", &as_theirs),
+            "bad_signature",
+        ),
+    ] {
+        refused_beside(&world, good, sent, 401, reason, case).await;
+    }
+    assert!(world.gateway.metric(HITS).await >= 2.0, "they are cached");
+}
+
+/// Sent: a cached token, after a reload has changed what its issuer's tokens must look like.
+/// Expected: 401; what was verified under other rules is not known.
+#[tokio::test]
+async fn row_03_cached_under_another_configuration_of_its_issuer() {
+    let world = World::start().await;
+    let token = world.auth.token();
+    let file = std::fs::read_to_string(world.gateway.file()).expect("the file");
+    let put = async |file: &str| {
+        std::fs::write(world.gateway.file(), file).expect("written");
+        let reply = world.gateway.admin("POST", "/-/reload").await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    let audiences = "audiences = [\"https://api.bonterra.network\"]";
+    let elsewhere = file.replace(audiences, "audiences = [\"https://else.example\"]");
+    let away = another_issuer(40).await;
+    let renamed = file.replace(world.auth.issuer(), away.issuer());
+    let with = |line: &str| with_lines(&file, ISSUER, line);
+    for (file_now, reason) in [
+        (elsewhere, "wrong_audience"),
+        (with("algorithms = [\"PS256\"]"), "algorithm_not_allowed"),
+        (with("token_types = [\"at+jwt\"]"), "wrong_type"),
+        (with("max_token_bytes = \"200B\""), "token_too_large"),
+        (with("max_lifetime = \"1h\""), "too_long_lived"),
+        (renamed, "wrong_issuer"),
+    ] {
+        // Neither the first gateway's cache nor the one of the rules before knows better.
+        admitted(&world, &token, "under the rules as they were").await;
+        put(&file_now).await;
+        let (good, sent) = (
+            world.get("/public/1"),
+            world.get("/grants/1").bearer(&token),
+        );
+        refused_beside(&world, &good, sent, 401, reason, reason).await;
+        put(&file).await;
+    }
+    // Admitted still, but with other headers.
+    put(&with("headers = { X-Other = \"sub\" }")).await;
+    let reply = world.get("/grants/1").bearer(&token).send().await;
+    assert_eq!(reply.upstream_saw("x-other"), ["demo-client@clients"]);
+    assert!(reply.upstream_saw("x-bonterra-subject").is_empty());
+}
