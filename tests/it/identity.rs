@@ -457,6 +457,9 @@ async fn claims_that_do_not_hold_are_refused() {
             "not_yet_valid",
         ),
         ("iat a string", json!({ "iat": "0" }), "missing_claim"),
+        ("sub a number", json!({ "sub": 7 }), "missing_claim"),
+        ("sub a list", json!({ "sub": ["x"] }), "missing_claim"),
+        ("jti a number", json!({ "jti": 7 }), "missing_claim"),
         ("no aud", json!({ "aud": null }), "wrong_audience"),
         ("aud a number", json!({ "aud": 1 }), "wrong_audience"),
         (
@@ -588,6 +591,9 @@ async fn a_token_has_one_spelling() {
     let world = World::start().await;
     let token = world.auth.token();
     assert_admitted(&world, &token, "the token as it is").await;
+    // RFC 9110 §11.4 and §5.5: neither is a part of the token.
+    assert_admitted(&world, &format!("  {token}"), "three spaces before").await;
+    assert_admitted(&world, &format!("{token} \t"), "white space behind").await;
     let [header, payload, signature] = parts(&token);
     let standard = |segment: &str| segment.replace('-', "+").replace('_', "/");
     let malformed = "malformed_token";
@@ -654,6 +660,7 @@ async fn a_token_has_one_spelling() {
             format!("{header}\t.{payload}.{signature}"),
             malformed,
         ),
+        ("a tab before", format!("\t{token}"), malformed),
         (
             "a comma and another",
             format!("{token}, {token}"),
