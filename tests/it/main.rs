@@ -5,6 +5,7 @@
 
 mod architecture;
 mod command;
+mod differential;
 mod hardening;
 mod harness;
 mod identity;
