@@ -34,8 +34,8 @@ pub fn bearer<'r>(view: &RequestView<'r>) -> Result<Option<&'r str>, Rejection> 
         ));
     }
     // Its alphabet (RFC 6750 §2.1) is checked where it is decoded: a token that is known already
-    // need not be read byte by byte again.
-    match std::str::from_utf8(token.trim_ascii()) {
+    // need not be read byte by byte again. Before it only spaces may stand (RFC 9110 §11.4).
+    match std::str::from_utf8(token.trim_ascii_end()).map(|token| token.trim_start_matches(' ')) {
         Ok(token) if !token.is_empty() => Ok(Some(token)),
         _ => Err(Rejection::noted(
             Reason::MalformedToken,

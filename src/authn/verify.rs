@@ -144,6 +144,12 @@ pub fn claims(
         ));
     }
     lifetime(rules, expires_at, issued_at)?;
+    // Who it is about and which token it is must not mean different things to different readers.
+    for name in ["sub", "jti"] {
+        if claims.get(name).is_some_and(|value| !value.is_string()) {
+            return Err(missing("sub or jti is no string (RFC 7519 §4.1.2, §4.1.7)"));
+        }
+    }
     steps.passed("times", || {
         format!("valid for {} s more", expires_at.saturating_sub(now))
     });

@@ -83,6 +83,10 @@ async fn a_token_header_may_differ_where_it_does_not_matter() {
         "no kid, and not the first of the keys that fit",
     )
     .await;
+    // RFC 9110 §11.4 and §5.5: neither is a part of the token.
+    let token = world.auth.token();
+    admitted(&world, &format!("  {token}"), "three spaces before").await;
+    admitted(&world, &format!("{token} \t"), "white space behind").await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 mod adversary;
 mod architecture;
 mod command;
+mod differential;
 mod hardening;
 mod harness;
 mod identity;

@@ -1112,6 +1112,7 @@ async fn row_08_segments_padding_spaces_spare_bits_json_serialisation_jwe() {
             format!("{header}\t.{payload}.{signature}"),
             MALFORMED,
         ),
+        ("a tab before", format!("\t{token}"), MALFORMED),
         (
             "an escaped dot",
             format!("{header}%2E{payload}.{signature}"),
@@ -1402,6 +1403,10 @@ async fn row_10_exp_nbf_iat() {
         ("iat a string", json!({ "iat": "0" }), no_number),
         ("iat a float", json!({ "iat": 1.5 }), no_number),
         ("iat negative", json!({ "iat": -1 }), no_number),
+        // Strings for the same reason: readers must not differ (RFC 7519 §4.1.2 and §4.1.7).
+        ("sub a number", json!({ "sub": 7 }), no_number),
+        ("sub a list", json!({ "sub": ["x"] }), no_number),
+        ("jti a number", json!({ "jti": 7 }), no_number),
     ] {
         token_refused(&world, &world.token_with(change), reason, case).await;
     }
