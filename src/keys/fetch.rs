@@ -62,14 +62,28 @@ pub struct Fetched {
     pub max_age: Option<Duration>,
 }
 
+/// Fetches the keys of an issuer into its store, once.
+///
+/// # Errors
+/// The document that could not be had, and why.
+pub async fn once(source: Source, store: Arc<KeyStore>) -> Result<(), FetchError> {
+    Fetcher::new(source, store).refresh().await.map(drop)
+}
+
+/// Fetches whenever a request asks for it, and only then; runs until it is dropped. For who decides
+/// about a single request.
+pub async fn on_demand(source: Source, store: Arc<KeyStore>) {
+    let mut fetcher = Fetcher::new(source, store);
+    loop {
+        fetcher.store.demanded().await;
+        let good = fetcher.refresh().await.is_ok();
+        fetcher.store.attempt_finished(Some(good));
+    }
+}
+
 /// The fetch loop of one issuer; runs until it is dropped.
 pub async fn run(source: Source, store: Arc<KeyStore>) {
-    let mut fetcher = Fetcher {
-        source,
-        store,
-        discovered: None,
-        demanded: None,
-    };
+    let mut fetcher = Fetcher::new(source, store);
     let mut backoff = backoff();
     loop {
         let outcome = fetcher.refresh().await;
@@ -99,6 +113,15 @@ struct Fetcher {
 }
 
 impl Fetcher {
+    fn new(source: Source, store: Arc<KeyStore>) -> Self {
+        Self {
+            source,
+            store,
+            discovered: None,
+            demanded: None,
+        }
+    }
+
     async fn refresh(&mut self) -> Result<Duration, FetchError> {
         let endpoints = self.endpoints().await?;
         let fetched = fetch_keys(&self.source.outbound, &endpoints.jwks).await?;

@@ -1,34 +1,27 @@
 //! The way of one request: view, decision, action, and exactly one record whatever happens.
 
 use super::client::Client;
+use super::decision::{Verdict, decide};
+use super::id::{new_request_id, request_id};
 use super::{Shared, metadata, oauth};
-use crate::authn::Need;
-use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;
-use crate::identity::unix_now;
 use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
-use crate::snapshot::{Mount, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::steps::Untold;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::Received;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
-use uuid::{Builder, Uuid};
-
-/// An id from outside may not be longer than this.
-const MAX_REQUEST_ID: usize = 128;
 
 /// Answers a request. A panic in one request costs that request alone.
 pub(super) async fn handle(
@@ -71,8 +64,8 @@ async fn answer(
         id,
         &snapshot.outside,
     );
-    match decide(&snapshot, &head, peer, &mut exchange).await {
-        Ok(Verdict::Proxy { admission, path }) => {
+    match verdict(&snapshot, &head, peer, &mut exchange).await {
+        Ok((Verdict::Proxy(admission), path)) => {
             let errand = Errand {
                 admission,
                 snapshot: &snapshot,
@@ -87,75 +80,41 @@ async fn answer(
                 Err((rejection, exchange)) => refuse(rejection, None, exchange),
             }
         }
-        Ok(Verdict::Token(mount)) => oauth::token(&mount, &snapshot, head, body, exchange).await,
-        Ok(Verdict::Metadata) => metadata::serve(&snapshot, &head, peer, exchange),
-        Err(rejection) => refuse(rejection, metadata::url(&head, peer), exchange),
+        Ok((Verdict::Token(mount), _)) => {
+            oauth::token(&mount, &snapshot, head, body, exchange).await
+        }
+        Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, &head, peer, exchange),
+        Ok((Verdict::Refused(_, rejection), _)) | Err(rejection) => {
+            refuse(rejection, metadata::url(&head, peer), exchange)
+        }
     }
 }
 
-enum Verdict {
-    Proxy {
-        admission: Admission,
-        /// The canonical path, where it differs from the one sent.
-        path: Option<String>,
-    },
-    Token(Arc<Mount>),
-    Metadata,
-}
-
-/// Decides, fetching keys once in between if that is what the decision needs.
-async fn decide(
+/// Decides, and tells the record. Besides the verdict, the canonical path where it differs from the
+/// one sent.
+async fn verdict(
     snapshot: &Snapshot,
     head: &Parts,
     peer: Peer,
     exchange: &mut Exchange,
-) -> Result<Verdict, Rejection> {
+) -> Result<(Verdict, Option<String>), Rejection> {
     let view = RequestView::new(head, peer, &snapshot.trusted)?;
     if let Some(client) = view.client {
         exchange.client(client);
     }
-    let mut refreshed = None;
-    loop {
-        match gateway::admit(snapshot, &view, unix_now(), &mut Untold) {
-            Decision::Admitted(admission) => {
-                exchange.routed(&admission.route.metrics);
-                if let Some(identity) = &admission.identity {
-                    exchange.identified(identity);
-                }
-                let path = match view.path {
-                    Cow::Borrowed(_) => None,
-                    Cow::Owned(path) => Some(path),
-                };
-                return Ok(Verdict::Proxy { admission, path });
-            }
-            Decision::OAuth(mount) => {
-                exchange.routed(&mount.metrics);
-                return Ok(Verdict::Token(mount));
-            }
-            Decision::Metadata => return Ok(Verdict::Metadata),
-            Decision::Needs(_, Need::Keys(issuer)) if refreshed.is_none() => {
-                refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
-            }
-            Decision::Needs(route, Need::Keys(issuer)) => {
-                exchange.routed(&route.metrics);
-                let rejection = if refreshed == Some(true) {
-                    let note = "no published key has the token's kid";
-                    Rejection::noted(Reason::UnknownKey, note)
-                } else {
-                    let note = "the token's kid is unknown and the keys could not be refreshed";
-                    Rejection::noted(Reason::KeysUnavailable, note)
-                };
-                issuer.metrics.refused(&rejection.reason);
-                return Err(rejection);
-            }
-            Decision::Refused(route, rejection) => {
-                if let Some(route) = route {
-                    exchange.routed(&route.metrics);
-                }
-                return Err(rejection);
+    let verdict = decide(snapshot, &view, &mut Untold).await;
+    match &verdict {
+        Verdict::Proxy(admission) => {
+            exchange.routed(&admission.route.metrics);
+            if let Some(identity) = &admission.identity {
+                exchange.identified(identity);
             }
         }
+        Verdict::Token(mount) => exchange.routed(&mount.metrics),
+        Verdict::Refused(Some(route), _) => exchange.routed(&route.metrics),
+        Verdict::Metadata | Verdict::Refused(None, _) => {}
     }
+    Ok((verdict, view.canonical()))
 }
 
 /// Answers with a refusal and hands it to the record. `metadata` is where a challenge points to.
@@ -186,38 +145,6 @@ pub(super) fn own(
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
     response
-}
-
-/// The id of an exchange: a trusted proxy's, or a new one that sorts by time.
-fn request_id(headers: &HeaderMap, peer: Peer) -> HeaderValue {
-    let believed = headers.get(X_REQUEST_ID).filter(|id| {
-        peer.trusted
-            && !id.is_empty()
-            && id.len() <= MAX_REQUEST_ID
-            && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    });
-    believed.cloned().unwrap_or_else(|| {
-        let mut text = [0; 36];
-        let id = new_id().hyphenated().encode_lower(&mut text);
-        // A UUID is always a header value.
-        HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("-"))
-    })
-}
-
-pub(super) fn new_request_id() -> String {
-    new_id().to_string()
-}
-
-/// A UUID of version 7 (RFC 9562 §5.7): sorts by time. Ids name requests and guard nothing, so the
-/// fast generator will do, and the library's own `now_v7` would share a lock between workers.
-fn new_id() -> Uuid {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let mut random = [0; 10];
-    fastrand::fill(&mut random);
-    Builder::from_unix_timestamp_millis(u64::try_from(now.as_millis()).unwrap_or(0), &random)
-        .into_uuid()
 }
 
 /// A response body that tells the connection when it has ended.
