@@ -2,7 +2,7 @@
 
 use crate::identity::{Identity, Scopes};
 use crate::rejection::{Reason, Rejection};
-use crate::steps::Steps;
+use crate::steps::{self, Steps};
 use ipnet::IpNet;
 use serde_json::Value;
 use std::net::IpAddr;
@@ -50,11 +50,16 @@ pub fn decide(
     identity: Option<&Identity>,
     steps: &mut impl Steps,
 ) -> Result<Permit, Rejection> {
+    steps.checking("access", || match rules.auth {
+        AuthMode::Required => "the route has auth = \"required\"".to_owned(),
+        AuthMode::Optional => "the route has auth = \"optional\"".to_owned(),
+        AuthMode::None => "the route has auth = \"none\"".to_owned(),
+    });
     match (rules.auth, identity) {
         (AuthMode::None, _) => Ok(Permit(())),
         (AuthMode::Optional, None) => {
             steps.passed("access", || {
-                "auth = \"optional\" admits without identity".to_owned()
+                "the route has auth = \"optional\", which admits without identity".to_owned()
             });
             Ok(Permit(()))
         }
@@ -75,6 +80,11 @@ pub fn address(
     if rules.allow_ips.is_empty() {
         return Ok(());
     }
+    steps.checking("address", || {
+        let client = client.map_or_else(|| "unknown".to_owned(), |client| client.to_string());
+        let networks = steps::listed(rules.allow_ips.iter().map(IpNet::to_string));
+        format!("the client is {client}; allow_ips are {networks}")
+    });
     let network = rules
         .allow_ips
         .iter()
@@ -91,19 +101,33 @@ fn permit(
     identity: &Identity,
     steps: &mut impl Steps,
 ) -> Result<Permit, Rejection> {
+    steps.checking("access", || {
+        let accepted = steps::listed(&rules.issuers);
+        format!(
+            "the token is of [issuer.{}]; the route takes {accepted}",
+            identity.issuer
+        )
+    });
     if !rules.issuers.is_empty() && !rules.issuers.iter().any(|name| **name == *identity.issuer) {
         return Err(Rejection::noted(
             Reason::WrongIssuer,
             "the issuer is none of the route's issuers",
         ));
     }
+    steps.checking("scope", || {
+        let own = steps::listed(identity.scopes.iter());
+        format!("the token has {own}; the route asks for {}", asked(rules))
+    });
     scopes(rules, &identity.scopes)?;
     if !rules.scopes.is_empty() || !rules.any_scope.is_empty() {
-        steps.passed("scope", || {
-            "the token has what the route asks for".to_owned()
-        });
+        steps.passed("scope", || format!("the token has {}", asked(rules)));
     }
     for (name, expected) in &rules.claims {
+        steps.checking("claim", || {
+            let own = identity.claims.get(name);
+            let own = own.map_or_else(|| "absent".to_owned(), Value::to_string);
+            format!("`{name}` is {own}; the route asks for {expected}")
+        });
         if !identity
             .claims
             .get(name)
@@ -114,9 +138,19 @@ fn permit(
                 format!("claim `{name}` is not as the route asks"),
             ));
         }
-        steps.passed("claim", || format!("{name} is as the route asks"));
+        steps.passed("claim", || format!("`{name}` is or has {expected}"));
     }
     Ok(Permit(()))
+}
+
+/// For who listens: the scopes that a route asks for.
+fn asked(rules: &AccessRules) -> String {
+    let all =
+        (!rules.scopes.is_empty()).then(|| format!("all of {}", steps::listed(&rules.scopes)));
+    let any = (!rules.any_scope.is_empty())
+        .then(|| format!("one of {}", steps::listed(&rules.any_scope)));
+    let both: Vec<String> = all.into_iter().chain(any).collect();
+    both.join(" and ")
 }
 
 fn scopes(rules: &AccessRules, own: &Scopes) -> Result<(), Rejection> {

@@ -50,6 +50,9 @@ pub fn admit(
         Ok(_) => {}
         Err(rejection) => return Decision::Refused(None, rejection),
     }
+    steps.checking("route", || {
+        format!("{} {} on host {}", view.method, view.path, view.host)
+    });
     let route = match snapshot.routes.find(&view.host, &view.path, view.method) {
         Ok(Target::Route(route)) => Arc::clone(route),
         Ok(Target::Token(mount)) => return Decision::OAuth(Arc::clone(mount)),
@@ -113,11 +116,16 @@ fn authenticate(
     steps: &mut impl Steps,
 ) -> Result<Option<Outcome>, Rejection> {
     if route.access.auth == AuthMode::None {
-        steps.passed("credential", || "not looked at: auth = \"none\"".to_owned());
+        steps.passed("credential", || {
+            "not looked at: the route has auth = \"none\"".to_owned()
+        });
         return Ok(None);
     }
+    steps.checking("credential", || {
+        "at most one Authorization header, and no access_token in the query beside it".to_owned()
+    });
     let Some(token) = credential::bearer(view)? else {
-        steps.passed("credential", || "none came".to_owned());
+        steps.passed("credential", || "no bearer token came".to_owned());
         return Ok(None);
     };
     steps.passed("credential", || {

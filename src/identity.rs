@@ -286,6 +286,11 @@ impl Scopes {
         Self(found.into_boxed_slice())
     }
 
+    /// All of them, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|scope| &**scope)
+    }
+
     /// Whether the token grants this scope.
     pub fn contains(&self, scope: &str) -> bool {
         self.0.binary_search_by(|own| (**own).cmp(scope)).is_ok()

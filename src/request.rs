@@ -136,6 +136,14 @@ impl<'r> RequestView<'r> {
             client: trusted.client(peer, &head.headers),
         })
     }
+
+    /// The canonical path, where it differs from the one sent.
+    pub fn canonical(self) -> Option<String> {
+        match self.path {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
+        }
+    }
 }
 
 fn bad(note: &'static str) -> Rejection {

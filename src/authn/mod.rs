@@ -12,7 +12,7 @@ pub mod verify;
 use crate::identity::{Identity, TokenDigest, UnixSeconds};
 use crate::keys::{KeySet, KeyStore, VerificationKey};
 use crate::rejection::{Reason, Rejection};
-use crate::steps::Steps;
+use crate::steps::{self, Steps};
 use crate::telemetry::metrics::IssuerMetrics;
 use jsonwebtoken::Algorithm;
 use known::{KnownTokens, Refused, Verified};
@@ -112,6 +112,9 @@ pub fn authenticate(
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Result<Outcome, Rejection> {
+    steps.checking("size", || {
+        size(text, issuers.max_token_bytes, "the largest of all")
+    });
     if text.len() > issuers.max_token_bytes {
         return judged(&issuers.unknown, Err(Reason::TokenTooLarge.into()));
     }
@@ -124,11 +127,25 @@ pub fn authenticate(
     };
     if let Some((entry, outcome)) = case.recall() {
         known.metrics.hit.inc();
+        steps.passed("known", || {
+            format!(
+                "verified before by {:?}; its times are checked anew",
+                entry.key
+            )
+        });
+        steps.checking("validity", || {
+            let identity = &entry.identity;
+            let expires = steps::moment(identity.expires_at, now);
+            format!("exp is {expires}; neither token nor subject may be revoked")
+        });
         let outcome = outcome.and_then(|()| case.unless_revoked(&entry.identity));
         return judged(&entry.issuer.metrics, outcome);
     }
     if let Some(refused) = case.recall_refusal() {
         known.metrics.refused.inc();
+        steps.checking("known", || {
+            "refused before, under the same rules and keys".to_owned()
+        });
         return judged(&refused.issuer.metrics, Err(refused.rejection.clone()));
     }
     known.metrics.miss.inc();
@@ -194,7 +211,19 @@ impl<'a> Case<'a> {
         metrics: &mut &'a IssuerMetrics,
         steps: &mut impl Steps,
     ) -> Result<Outcome, Rejection> {
+        steps.checking("form", || {
+            "three segments of strict base64url, no JSON member twice; alg, kid and iss are strings"
+                .to_owned()
+        });
         let token = UnverifiedToken::parse(self.text)?;
+        steps.passed("form", || {
+            "three segments of strict base64url, no JSON member twice".to_owned()
+        });
+        steps.checking("issuer", || {
+            let configured = self.issuers.iter().map(|issuer| &issuer.rules.issuer);
+            let configured = steps::listed(configured);
+            format!("iss is `{}`; configured: {configured}", token.issuer())
+        });
         let issuer = self.issuers.of(token.issuer()).ok_or_else(|| {
             Rejection::noted(
                 Reason::WrongIssuer,
@@ -202,11 +231,9 @@ impl<'a> Case<'a> {
             )
         })?;
         *metrics = &issuer.metrics;
-        steps.passed("form", || {
-            "three segments of strict base64url, no JSON member twice".to_owned()
-        });
         steps.passed("issuer", || {
-            format!("iss is that of [issuer.{}]", issuer.rules.name)
+            let rules = &issuer.rules;
+            format!("iss is `{}`: [issuer.{}]", rules.issuer, rules.name)
         });
         self.verify(issuer, token, steps)
     }
@@ -218,10 +245,16 @@ impl<'a> Case<'a> {
         token: UnverifiedToken<'_>,
         steps: &mut impl Steps,
     ) -> Result<Outcome, Rejection> {
+        steps.checking("size", || {
+            size(self.text, issuer.rules.max_token_bytes, &issuer.rules.name)
+        });
         if self.text.len() > issuer.rules.max_token_bytes {
             return Err(Reason::TokenTooLarge.into());
         }
         let algorithm = verify::header(&issuer.rules, &token, steps)?;
+        steps.checking("keys", || {
+            format!("no keys of [issuer.{}] at hand", issuer.rules.name)
+        });
         let guard = issuer.keys.current(self.now);
         let guard = guard.ok_or(Reason::KeysUnavailable)?;
         let set = guard.as_ref().ok_or(Reason::KeysUnavailable)?;
@@ -235,7 +268,10 @@ impl<'a> Case<'a> {
             self.known.remember_refusal(self.digest, entry);
             rejection
         };
-        let Some(key) = signing_key(set, &token, algorithm).map_err(dear)? else {
+        steps.passed("keys", || {
+            format!("[issuer.{}] publishes {}", issuer.rules.name, set.len())
+        });
+        let Some(key) = signing_key(set, &token, algorithm, steps).map_err(dear)? else {
             return Ok(Outcome::Needs(Need::Keys(Arc::clone(issuer))));
         };
         steps.passed("signature", || {
@@ -249,6 +285,10 @@ impl<'a> Case<'a> {
         };
         let identity = Arc::clone(&entry.identity);
         self.known.remember(self.digest, entry);
+        steps.checking("revocation", || {
+            let subject = identity.subject().unwrap_or("absent");
+            format!("by digest, jti and sub; sub is `{subject}`")
+        });
         let outcome = self.unless_revoked(&identity)?;
         steps.passed("revocation", || {
             "neither the token nor its subject is revoked".to_owned()
@@ -257,16 +297,27 @@ impl<'a> Case<'a> {
     }
 }
 
+/// For who listens: how long a token is, and whose `max_token_bytes` it is measured by.
+fn size(text: &str, limit: usize, whose: &str) -> String {
+    format!("{} bytes; max_token_bytes ({whose}) is {limit}", text.len())
+}
+
 /// The key whose signature the token carries. `None` if the key it names is not at hand.
 fn signing_key(
     set: &KeySet,
     token: &UnverifiedToken<'_>,
     algorithm: Algorithm,
+    steps: &mut impl Steps,
 ) -> Result<Option<Arc<VerificationKey>>, Rejection> {
+    steps.checking("key", || match token.key_id() {
+        Some(kid) => format!("kid is `{kid}`"),
+        None => format!("the token names none; those that fit {algorithm:?} are tried"),
+    });
     if let Some(kid) = token.key_id() {
         let Some(key) = set.find(kid) else {
             return Ok(None);
         };
+        steps.checking("signature", || format!("{algorithm:?} by {key:?}"));
         verify::signature(token, key, algorithm)?;
         return Ok(Some(Arc::clone(key)));
     }
@@ -275,6 +326,9 @@ fn signing_key(
         "the token names no key and none fits its algorithm",
     ));
     for key in set.candidates(algorithm) {
+        steps.checking("signature", || {
+            format!("{algorithm:?}; the token names no key, and no published key verifies it")
+        });
         outcome = verify::signature(token, key, algorithm).map(|()| Some(Arc::clone(key)));
         if outcome.is_ok() {
             break;

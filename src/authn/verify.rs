@@ -7,7 +7,7 @@ use crate::headers::encode_claim;
 use crate::identity::{ClaimRef, Claims, Identity, Members, Scopes, UnixSeconds};
 use crate::keys::VerificationKey;
 use crate::rejection::{Reason, Rejection};
-use crate::steps::Steps;
+use crate::steps::{self, Steps};
 use http::HeaderName;
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
@@ -48,6 +48,15 @@ pub fn header(
     token: &UnverifiedToken<'_>,
     steps: &mut impl Steps,
 ) -> Result<Algorithm, Rejection> {
+    steps.checking("header", || {
+        format!(
+            "typ is {}, alg is {}; token_types are {}, algorithms are {:?}; crit and b64 are not taken",
+            shown(token.header.get("typ")),
+            shown(token.header.get("alg")),
+            steps::listed(&rules.token_types),
+            rules.algorithms
+        )
+    });
     // No extension is implemented, so none may be critical (RFC 7515 §4.1.11, RFC 7797 §6).
     if token.header.contains("crit") || token.header.contains("b64") {
         return Err(Reason::CriticalHeader.into());
@@ -131,8 +140,14 @@ pub fn claims(
     if claims.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {
         return Err(Reason::WrongIssuer.into());
     }
-    audience(rules, &claims)?;
-    steps.passed("audience", || "aud names one of audiences".to_owned());
+    steps.checking("audience", || {
+        let audiences = steps::listed(&rules.audiences);
+        let aud = shown(claims.get("aud"));
+        format!("aud is {aud}; audiences are {audiences}")
+    });
+    let named = audience(rules, &claims)?;
+    steps.passed("audience", || format!("aud names `{named}`"));
+    steps.checking("times", || told_times(rules, &claims, now));
     let expires_at = number(&claims, "exp")?.ok_or_else(|| missing("exp is absent"))?;
     let not_before = number(&claims, "nbf")?;
     let issued_at = number(&claims, "iat")?;
@@ -143,24 +158,44 @@ pub fn claims(
             "iat lies in the future",
         ));
     }
+    steps.passed("times", || {
+        format!("expires {}", steps::moment(expires_at, now))
+    });
+    steps.checking("lifetime", || {
+        let longest = steps::span(rules.max_lifetime);
+        let own = issued_at.map_or_else(
+            || "iat is absent".to_owned(),
+            |at| {
+                format!(
+                    "exp - iat is {}",
+                    steps::span(expires_at.saturating_sub(at))
+                )
+            },
+        );
+        format!("{own}; max_lifetime is {longest}")
+    });
     lifetime(rules, expires_at, issued_at)?;
+    steps.checking("names", || "sub and jti are strings".to_owned());
     // Who it is about and which token it is must not mean different things to different readers.
     for name in ["sub", "jti"] {
         if claims.get(name).is_some_and(|value| !value.is_string()) {
             return Err(missing("sub or jti is no string (RFC 7519 §4.1.2, §4.1.7)"));
         }
     }
-    steps.passed("times", || {
-        format!("valid for {} s more", expires_at.saturating_sub(now))
+    steps.checking("binding", || {
+        "the token has cnf: it is bound to a key or a certificate, which nobody can check here"
+            .to_owned()
     });
     if claims.contains("cnf") {
         // RFC 9449 §7.1, RFC 8705 §3: a bound token must not pass as a plain bearer token.
         return Err(Reason::BoundToken.into());
     }
     let claims = Claims::verified(claims);
+    steps.checking("claims", || "as headers, up to 8 KiB".to_owned());
     let headers = encode_headers(rules, &claims)?;
     steps.passed("claims", || {
-        format!("{} of them go into headers", headers.len())
+        let names = steps::listed(headers.iter().map(|(name, _)| name));
+        format!("in headers for the upstream: {names}")
     });
     Ok(Identity {
         issuer: Arc::clone(&rules.name),
@@ -194,24 +229,40 @@ pub fn times(
     Ok(())
 }
 
-fn audience(rules: &IssuerRules, claims: &Members) -> Result<(), Rejection> {
-    let accepted = |name: &str| rules.audiences.iter().any(|own| **own == *name);
-    let fits = match claims.get("aud") {
+/// The one of `audiences` that `aud` names.
+fn audience<'r>(rules: &'r IssuerRules, claims: &Members) -> Result<&'r str, Rejection> {
+    let accepted = |name: &str| rules.audiences.iter().find(|own| ***own == *name);
+    let named = match claims.get("aud") {
         Some(Value::String(name)) => accepted(name),
-        Some(Value::Array(names)) => {
-            names.iter().all(Value::is_string)
-                && names.iter().filter_map(Value::as_str).any(accepted)
+        Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
+            names.iter().filter_map(Value::as_str).find_map(accepted)
         }
-        _ => false,
+        _ => None,
     };
-    if fits {
-        Ok(())
-    } else {
-        Err(Rejection::noted(
-            Reason::WrongAudience,
-            "aud names none of audiences",
-        ))
-    }
+    named
+        .map(|name| &**name)
+        .ok_or_else(|| Rejection::noted(Reason::WrongAudience, "aud names none of audiences"))
+}
+
+/// For who listens: a member as it came.
+fn shown(value: Option<&Value>) -> String {
+    value.map_or_else(|| "absent".to_owned(), Value::to_string)
+}
+
+/// For who listens: the times of a token in words.
+fn told_times(rules: &IssuerRules, claims: &Members, now: UnixSeconds) -> String {
+    let told = ["iat", "nbf", "exp"].map(|name| match claims.get(name) {
+        Some(value) => match value.as_i64() {
+            Some(at) => format!("{name} is {}", steps::moment(at, now)),
+            None => format!("{name} is {value}"),
+        },
+        None => format!("{name} is absent"),
+    });
+    format!(
+        "{}; leeway is {}",
+        told.join("; "),
+        steps::span(rules.leeway)
+    )
 }
 
 fn lifetime(

@@ -4,11 +4,14 @@ mod admin_client;
 mod check;
 mod config;
 mod demo;
+mod explain;
 mod healthcheck;
+mod inspect;
 mod output;
 mod reload;
 mod revoke;
 mod run;
+mod stdin;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::io::Write as _;
@@ -20,6 +23,8 @@ use std::process::ExitCode;
 pub(crate) const FAILED: u8 = 1;
 /// Wrong usage or configuration.
 pub(crate) const MISCONFIGURED: u8 = 2;
+/// The request that was to be explained is refused.
+pub(crate) const REFUSED: u8 = 3;
 
 /// API gateway and OAuth token broker for internal APIs of the Bonterra Network.
 ///
@@ -32,7 +37,7 @@ pub(crate) const MISCONFIGURED: u8 = 2;
 #[command(
     name = "bonterra-gateway",
     version = crate::VERSION,
-    after_help = "Exit codes: 0 fine, 1 failed while running, 2 wrong usage or configuration."
+    after_help = "Exit codes: 0 fine, 1 failed while running, 2 wrong usage or configuration, 3 refused (explain)."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -60,6 +65,13 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Say what the gateway would make of a request, step by step: exit 0 admitted, 3 refused.
+    ///
+    /// Nothing is sent to any upstream. The issuer is asked for its keys if the decision needs them.
+    Explain(explain::Question),
+    /// Look into a token.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Ask the running gateway whether it is ready; for containers without a shell.
     Healthcheck(File),
     /// Ask the running gateway to read its file again, and print what changed or why not.
@@ -81,6 +93,17 @@ enum Command {
     },
     /// Print the manual page.
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Show header and claims of a token. Nothing is verified: `explain` does that.
+    Inspect {
+        /// The token, or `-` for standard input, which is where it is read from without this.
+        /// Better use that: other users of this machine can see the arguments of a program.
+        #[arg(value_name = "TOKEN")]
+        token: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,6 +135,8 @@ pub fn main() -> ExitCode {
         Command::Run(file) => run::run(file.config),
         Command::Demo { listen } => demo::run(listen),
         Command::Check { file, online } => check::run(&file.config, online),
+        Command::Explain(question) => explain::run(&question),
+        Command::Token(TokenCommand::Inspect { token }) => inspect::run(token.as_deref()),
         Command::Healthcheck(file) => healthcheck::run(&file.config),
         Command::Reload(file) => reload::run(&file.config),
         Command::Revoke { file, what } => revoke::run(&file.config, what),

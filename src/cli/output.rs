@@ -14,6 +14,21 @@ pub const STRONG: Style = Style::new().bold();
 /// What can be skipped.
 pub const FAINT: Style = Style::new().dimmed();
 
+/// Text from outside with its control characters made visible, so that it can neither steer a
+/// terminal nor turn the direction of a line.
+pub fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        let turns = matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if char.is_control() || turns {
+            out.extend(char.escape_unicode());
+        } else {
+            out.push(char);
+        }
+    }
+    out
+}
+
 /// Prints to standard output; styles are dropped where they are not shown.
 pub fn print(text: &str) -> u8 {
     super::written(anstream::stdout().write_all(text.as_bytes()))

@@ -67,15 +67,32 @@ pub struct Fetched {
     pub max_age: Option<Duration>,
 }
 
+/// Fetches the keys of an issuer into its store, once. Those of `cache_file` are there even if that fails.
+///
+/// # Errors
+/// The document that could not be had, and why.
+pub async fn once(source: Source, store: Arc<KeyStore>) -> Result<(), FetchError> {
+    let mut fetcher = Fetcher::new(source, store);
+    fetcher.recall().await;
+    fetcher.refresh().await.map(drop)
+}
+
+/// Fetches whenever a request asks for it, and only then; runs until it is dropped. For who decides
+/// about a single request.
+pub async fn on_demand(source: Source, store: Arc<KeyStore>) {
+    let mut fetcher = Fetcher::new(source, store);
+    loop {
+        fetcher.store.demanded().await;
+        fetcher.store.attempt_begun();
+        let good = fetcher.refresh().await.is_ok();
+        fetcher.store.attempt_finished(good);
+    }
+}
+
 /// The fetch loop of one issuer; runs until it is dropped. A store without keys begins with those
 /// that were kept over the restart, if there are any.
 pub async fn run(source: Source, store: Arc<KeyStore>) {
-    let mut fetcher = Fetcher {
-        source,
-        store,
-        discovered: None,
-        writing: None,
-    };
+    let mut fetcher = Fetcher::new(source, store);
     fetcher.recall().await;
     let mut backoff = backoff();
     loop {
@@ -112,6 +129,15 @@ struct Fetcher {
 }
 
 impl Fetcher {
+    fn new(source: Source, store: Arc<KeyStore>) -> Self {
+        Self {
+            source,
+            store,
+            discovered: None,
+            writing: None,
+        }
+    }
+
     /// Takes the keys of `cache_file` into an empty store: better than none until the issuer answers.
     async fn recall(&self) {
         let Some(file) = self

@@ -1,21 +1,22 @@
 //! Carries an admitted request to its upstream and the response back.
 
 mod body;
+mod passage;
 
 pub use body::ResponseBody;
+pub use passage::Passage;
 
 use crate::gateway::Admission;
-use crate::headers::{self, Forwarding};
+use crate::headers;
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::{self, Received, SendError, Upload, UploadFault, UploadState};
 use body::Carried;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, StatusCode, Version};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -125,46 +126,22 @@ fn outgoing(
     route: &Route,
     exchange: &Exchange,
 ) -> Result<(Request<Upload>, Option<Arc<UploadState>>), Rejection> {
-    let Errand {
-        admission,
-        snapshot,
-        mut head,
-        body,
-        peer,
-        peer_text,
-        path,
-    } = errand;
-    let limit = route.max_body;
-    if declared_length(&head).is_some_and(|length| length > limit) {
-        return Err(Reason::BodyTooLarge.into());
-    }
-    // RequestView has made sure that there is one.
-    let host = head
-        .headers
-        .get(HOST)
-        .cloned()
-        .unwrap_or(HeaderValue::from_static(""));
+    let passage = Passage {
+        admission: &errand.admission,
+        snapshot: errand.snapshot,
+        peer: errand.peer,
+        peer_text: errand.peer_text,
+        path: errand.path.as_deref(),
+        request_id: exchange.request_id(),
+    };
     // Who is known has shown a token in the header (RFC 6750 §2: in one place only). A form is one
     // if the client says so, or if the upstream is told so.
-    let identified = admission.identity.is_some();
-    let searched = identified && upstream::is_form(&head.headers);
-    headers::max_forwards::count_down(&head.method, &mut head.headers)?;
-    headers::towards_upstream(
-        &mut head.headers,
-        &Forwarding {
-            identity: admission.identity.as_deref(),
-            guard: &snapshot.guard,
-            rules: &route.request_headers,
-            forward_token: route.forward_token,
-            peer,
-            peer_text,
-            host: &host,
-            request_id: exchange.request_id(),
-        },
-    )?;
-    let target = target(&head.uri, path.as_deref(), &route.strip_prefix)?;
-    let (mut upload, state) = Upload::new(body, limit, snapshot.limits.body_timeout);
-    if searched || (identified && upstream::is_form(&head.headers)) {
+    let identified = errand.admission.identity.is_some();
+    let form_came = identified && upstream::is_form(&errand.head.headers);
+    let mut head = passage.head(errand.head)?;
+    let patience = errand.snapshot.limits.body_timeout;
+    let (mut upload, state) = Upload::new(errand.body, route.max_body, patience);
+    if form_came || (identified && upstream::is_form(&head.headers)) {
         upload.expect_no_token();
     }
     if state.is_some() && !head.headers.contains_key(CONTENT_LENGTH) {
@@ -174,42 +151,10 @@ fn outgoing(
     }
     let mut request = Request::new(upload);
     *request.method_mut() = head.method;
-    *request.uri_mut() = target;
-    *request.version_mut() = Version::HTTP_11;
+    *request.uri_mut() = head.uri;
+    *request.version_mut() = head.version;
     *request.headers_mut() = head.headers;
     Ok((request, state))
-}
-
-fn declared_length(head: &Parts) -> Option<u64> {
-    head.headers
-        .get(CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
-}
-
-/// The target in origin form: the path that was matched, less the route's prefix, with the query
-/// as it came.
-fn target(uri: &Uri, canonical: Option<&str>, strip: &str) -> Result<Uri, Rejection> {
-    let bad = || Rejection::noted(Reason::BadRequest, "the target cannot be rewritten");
-    let path = canonical.unwrap_or(uri.path());
-    let stripped = path
-        .strip_prefix(strip)
-        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        .unwrap_or(path);
-    if stripped.len() == uri.path().len() && canonical.is_none() {
-        let same = uri.path_and_query().cloned().ok_or_else(bad)?;
-        return Ok(Uri::from(same));
-    }
-    let path = if stripped.is_empty() { "/" } else { stripped };
-    let text = match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    PathAndQuery::try_from(text)
-        .map(Uri::from)
-        .map_err(|_| bad())
 }
 
 /// Sends a request and waits for the head of its response, as long as the deadlines allow.
@@ -287,29 +232,4 @@ fn respond(outcome: Outcome, route: &Route, mut exchange: Box<Exchange>) -> Resp
     exchange.status(head.status);
     let carried = Carried::new(body, connection, outcome.upload, outcome.deadline);
     Response::from_parts(head, ResponseBody::carried(carried, exchange))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::target;
-
-    #[test]
-    fn targets() {
-        for (uri, canonical, strip, expected) in [
-            ("/a/b?x=1", None, "", "/a/b?x=1"),
-            ("http://host/a/b?x=1", None, "", "/a/b?x=1"),
-            ("/a/b?x=1", None, "/a", "/b?x=1"),
-            ("/a", None, "/a", "/"),
-            ("/ab/c", None, "/a", "/ab/c"),
-            ("/%61/b?%61", Some("/a/b"), "", "/a/b?%61"),
-            ("/%61/b", Some("/a/b"), "/a", "/b"),
-        ] {
-            let uri = uri.parse().expect("a URI");
-            assert_eq!(
-                target(&uri, canonical, strip).map(|uri| uri.to_string()),
-                Ok(expected.to_owned()),
-                "{uri}"
-            );
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::service;
 use crate::proxy::ResponseBody;
-use crate::rejection::Reason;
+use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::snapshot::{METADATA_PATH, Snapshot};
 use crate::telemetry::exchange::Exchange;
@@ -10,31 +10,21 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Serves `GET /.well-known/oauth-protected-resource` (RFC 9728 §3).
+/// Answers `GET /.well-known/oauth-protected-resource` (RFC 9728 §3).
 pub(super) fn serve(
     snapshot: &Snapshot,
     head: &Parts,
     peer: Peer,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        let rejection = Reason::MethodNotAllowed("GET, HEAD".into()).into();
-        return service::refuse(rejection, None, exchange);
-    }
-    let servers: Vec<&str> = snapshot
-        .issuers
-        .iter()
-        .map(|issuer| &*issuer.rules.issuer)
-        .collect();
-    let document = json!({
-        "resource": origin(head, peer),
-        "authorization_servers": servers,
-        "bearer_methods_supported": ["header"],
-    });
+    let document = match document(snapshot, head, peer) {
+        Ok(document) => document,
+        Err(rejection) => return service::refuse(rejection, None, exchange),
+    };
     let mut response = Response::new(Bytes::from(document.to_string()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -44,8 +34,28 @@ pub(super) fn serve(
     service::own(response, id.to_str().unwrap_or_default(), Some(exchange))
 }
 
+/// The document itself.
+///
+/// # Errors
+/// [`Reason::MethodNotAllowed`] unless it is asked for by `GET` or `HEAD`.
+pub fn document(snapshot: &Snapshot, head: &Parts, peer: Peer) -> Result<Value, Rejection> {
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        return Err(Reason::MethodNotAllowed("GET, HEAD".into()).into());
+    }
+    let servers: Vec<&str> = snapshot
+        .issuers
+        .iter()
+        .map(|issuer| &*issuer.rules.issuer)
+        .collect();
+    Ok(json!({
+        "resource": origin(head, peer),
+        "authorization_servers": servers,
+        "bearer_methods_supported": ["header"],
+    }))
+}
+
 /// Where the metadata of the resource is that this request was for. `None` if its host is unclear.
-pub(super) fn url(head: &Parts, peer: Peer) -> Option<String> {
+pub fn url(head: &Parts, peer: Peer) -> Option<String> {
     origin(head, peer).map(|origin| format!("{origin}{METADATA_PATH}"))
 }
 

@@ -2,16 +2,21 @@
 
 mod client;
 mod connection;
+mod decision;
 mod drain;
 mod head;
+mod id;
 mod listen;
 mod metadata;
 mod oauth;
 mod service;
 mod unparsed;
 
+pub use decision::{Verdict, decide};
 pub use drain::{Drain, Stage};
+pub use id::request_id;
 pub use listen::{Bound, Listener, bind, serve};
+pub use metadata::{document as metadata_document, url as metadata_url};
 
 use crate::snapshot::Snapshot;
 use crate::telemetry::exchange::Observer;

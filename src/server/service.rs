@@ -1,14 +1,14 @@
 //! The way of one request: view, decision, action, and exactly one record whatever happens.
 
 use super::client::Client;
+use super::decision::{Verdict, decide};
+use super::id::{new_request_id, request_id};
 use super::{Shared, metadata, oauth};
-use crate::authn::Need;
-use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;
 use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
-use crate::snapshot::{Mount, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::steps::Untold;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::Received;
@@ -16,19 +16,13 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CONNECTION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
-use uuid::{Builder, Uuid};
-
-/// An id from outside may not be longer than this.
-const MAX_REQUEST_ID: usize = 128;
 
 /// Answers a request. A panic in one request costs that request alone.
 pub(super) async fn handle(
@@ -78,8 +72,8 @@ async fn answer(
         response.headers_mut().insert(CONNECTION, close);
         return response;
     }
-    match decide(&snapshot, &head, peer, &mut exchange).await {
-        Ok(Verdict::Proxy { admission, path }) => {
+    match verdict(&snapshot, &head, peer, &mut exchange).await {
+        Ok((Verdict::Proxy(admission), path)) => {
             let errand = Errand {
                 admission,
                 snapshot: &snapshot,
@@ -94,78 +88,42 @@ async fn answer(
                 Err((rejection, exchange)) => refuse(rejection, None, exchange),
             }
         }
-        Ok(Verdict::Token(mount)) => oauth::token(&mount, &snapshot, head, body, exchange).await,
-        Ok(Verdict::Metadata) => metadata::serve(&snapshot, &head, peer, exchange),
-        Ok(Verdict::Options(allow)) => options(&allow, exchange),
-        Err(rejection) => refuse(rejection, metadata::url(&head, peer), exchange),
+        Ok((Verdict::Token(mount), _)) => {
+            oauth::token(&mount, &snapshot, head, body, exchange).await
+        }
+        Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
+        Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, &head, peer, exchange),
+        Ok((Verdict::Refused(_, rejection), _)) | Err(rejection) => {
+            refuse(rejection, metadata::url(&head, peer), exchange)
+        }
     }
 }
 
-enum Verdict {
-    Proxy {
-        admission: Admission,
-        /// The canonical path, where it differs from the one sent.
-        path: Option<String>,
-    },
-    Token(Arc<Mount>),
-    Metadata,
-    Options(Box<str>),
-}
-
-/// Decides, fetching keys once in between if that is what the decision needs.
-async fn decide(
+/// Decides, and tells the record. Besides the verdict, the canonical path where it differs from the
+/// one sent.
+async fn verdict(
     snapshot: &Snapshot,
     head: &Parts,
     peer: Peer,
     exchange: &mut Exchange,
-) -> Result<Verdict, Rejection> {
+) -> Result<(Verdict, Option<String>), Rejection> {
     let view = RequestView::new(head, peer, &snapshot.trusted)?;
     if let Some(client) = view.client {
         exchange.client(client);
     }
-    let mut refreshed = None;
-    loop {
-        match gateway::admit(snapshot, &view, snapshot.clock.now(), &mut Untold) {
-            Decision::Admitted(admission) => {
-                exchange.routed(&admission.route.metrics);
-                if let Some(identity) = &admission.identity {
-                    exchange.identified(identity);
-                }
-                let path = match view.path {
-                    Cow::Borrowed(_) => None,
-                    Cow::Owned(path) => Some(path),
-                };
-                return Ok(Verdict::Proxy { admission, path });
-            }
-            Decision::OAuth(mount) => {
-                exchange.routed(&mount.metrics);
-                return Ok(Verdict::Token(mount));
-            }
-            Decision::Metadata => return Ok(Verdict::Metadata),
-            Decision::Options(allow) => return Ok(Verdict::Options(allow)),
-            Decision::Needs(_, Need::Keys(issuer)) if refreshed.is_none() => {
-                refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
-            }
-            Decision::Needs(route, Need::Keys(issuer)) => {
-                exchange.routed(&route.metrics);
-                let rejection = if refreshed == Some(true) {
-                    let note = "no published key has the token's kid";
-                    Rejection::noted(Reason::UnknownKey, note)
-                } else {
-                    let note = "the token's kid is unknown and the keys could not be refreshed";
-                    Rejection::noted(Reason::KeysUnavailable, note)
-                };
-                issuer.metrics.refused(&rejection.reason);
-                return Err(rejection);
-            }
-            Decision::Refused(route, rejection) => {
-                if let Some(route) = route {
-                    exchange.routed(&route.metrics);
-                }
-                return Err(rejection);
+    let verdict = decide(snapshot, &view, &mut Untold).await;
+    match &verdict {
+        Verdict::Proxy(admission) => {
+            exchange.routed(&admission.route.metrics);
+            if let Some(identity) = &admission.identity {
+                exchange.identified(identity);
             }
         }
+        Verdict::Token(mount) => exchange.routed(&mount.metrics),
+        Verdict::Refused(Some(route), _) => exchange.routed(&route.metrics),
+        Verdict::Metadata | Verdict::Options(_) | Verdict::Refused(None, _) => {}
     }
+    Ok((verdict, view.canonical()))
 }
 
 /// Answers an `OPTIONS` that goes no further.
@@ -209,38 +167,6 @@ pub(super) fn own(
         response.headers_mut().insert(X_REQUEST_ID, id);
     }
     response
-}
-
-/// The id of an exchange: a trusted proxy's, or a new one that sorts by time.
-fn request_id(headers: &HeaderMap, peer: Peer) -> HeaderValue {
-    let believed = headers.get(X_REQUEST_ID).filter(|id| {
-        peer.trusted
-            && !id.is_empty()
-            && id.len() <= MAX_REQUEST_ID
-            && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    });
-    believed.cloned().unwrap_or_else(|| {
-        let mut text = [0; 36];
-        let id = new_id().hyphenated().encode_lower(&mut text);
-        // A UUID is always a header value.
-        HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("-"))
-    })
-}
-
-pub(super) fn new_request_id() -> String {
-    new_id().to_string()
-}
-
-/// A UUID of version 7 (RFC 9562 §5.7): sorts by time. Ids name requests and guard nothing, so the
-/// fast generator will do, and the library's own `now_v7` would share a lock between workers.
-fn new_id() -> Uuid {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let mut random = [0; 10];
-    fastrand::fill(&mut random);
-    Builder::from_unix_timestamp_millis(u64::try_from(now.as_millis()).unwrap_or(0), &random)
-        .into_uuid()
 }
 
 /// A response body that tells the connection when it has ended.

@@ -1,7 +1,7 @@
 //! Replies to what never became a request: hyper has no hook for them, so they are written whole,
 //! and counted and logged like any other.
 
-use super::{Shared, service};
+use super::{Shared, id};
 use crate::rejection::{REALM, Rejection, ReplyContext};
 use crate::telemetry::access_log::{self, Record};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 /// A whole reply for a request that never became one, counted and logged like any other.
 pub(super) fn refusal(shared: &Shared, peer: SocketAddr, rejection: &Rejection) -> Bytes {
-    let request_id = service::new_request_id();
+    let request_id = id::new_request_id();
     let context = ReplyContext {
         request_id: &request_id,
         realm: REALM,

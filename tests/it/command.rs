@@ -2,6 +2,8 @@
 
 mod configuration;
 mod demo;
+mod explain;
+mod inspect;
 mod run;
 
 use crate::harness::program::call;
@@ -21,6 +23,8 @@ async fn it_says_what_it_is() {
                 "run",
                 "demo",
                 "check",
+                "explain",
+                "token",
                 "healthcheck",
                 "reload",
                 "config",

@@ -1,0 +1,189 @@
+//! `explain`: what the gateway would make of a request, told by the code that decides.
+
+mod mask;
+mod question;
+mod told;
+
+pub use question::Question;
+
+use super::output;
+use super::{FAILED, run, stdin};
+use crate::app;
+use crate::authn::credential;
+use crate::authn::token::UnverifiedToken;
+use crate::config;
+use crate::gateway::{self, Admission, Decision};
+use crate::keys::fetch::{self, FetchError};
+use crate::proxy::Passage;
+use crate::rejection::{Reason, Rejection};
+use crate::request::{Peer, RequestView};
+use crate::server::{self, Verdict};
+use crate::snapshot::{Mount, Provider, Snapshot, compile};
+use crate::steps::{Steps as _, Told, Untold};
+use http::HeaderValue;
+use http::request::Parts;
+use question::Unusable;
+use std::sync::Arc;
+use told::Report;
+
+/// What came of a question.
+enum Answer {
+    /// It goes upstream, with this head.
+    Admitted(Admission, Box<Parts>),
+    /// An OAuth surface answers it.
+    Token(Arc<Mount>),
+    /// It gets this document.
+    Metadata(serde_json::Value),
+    /// It may go no further and is told these methods.
+    Options(Box<str>),
+    /// It is refused.
+    Refused(Rejection),
+}
+
+/// Why an issuer's keys could not be had.
+struct KeysMissing {
+    issuer: Arc<str>,
+    error: FetchError,
+}
+
+/// A question in the form in which the gateway would get it.
+struct Case<'a> {
+    snapshot: &'a Snapshot,
+    head: &'a Parts,
+    peer: Peer,
+}
+
+/// Explains a request. Returns the exit code.
+pub fn run(question: &Question) -> u8 {
+    let path = &question.file.config;
+    let checked = match app::environment() {
+        Ok(env) => config::load(path).and_then(|parsed| compile(parsed, &env)),
+        Err(error) => return output::not_started(&error),
+    };
+    let snapshot = match checked {
+        Ok(snapshot) => snapshot,
+        Err(errors) => return output::mistakes(&errors),
+    };
+    let token = match question.token.as_deref() {
+        None => None,
+        Some("-") => match stdin::token() {
+            Ok(token) => Some(token),
+            Err(error) => return stdin::unreadable(&error),
+        },
+        Some(token) => Some(token.as_bytes().to_vec()),
+    };
+    let head = match question.head(token.as_deref()) {
+        Ok(head) => head,
+        Err(Unusable(why)) => return output::fail(&why, super::MISCONFIGURED),
+    };
+    let case = Case {
+        snapshot: &snapshot,
+        head: &head,
+        peer: snapshot.trusted.peer(question.peer()),
+    };
+    match run::runtime() {
+        Ok(runtime) => {
+            let report = runtime.block_on(case.report());
+            let printed = output::print(&report.text());
+            if printed == 0 { report.code() } else { printed }
+        }
+        Err(error) => output::fail(&format!("cannot start the runtime: {error}"), FAILED),
+    }
+}
+
+// === impl Case ===
+
+impl Case<'_> {
+    async fn report(&self) -> Report<'_> {
+        let mut steps = Told::default();
+        let mut missing = None;
+        steps.checking("request", || {
+            "a Host, and a path that everybody reads in the same way".to_owned()
+        });
+        let answer = match RequestView::new(self.head, self.peer, &self.snapshot.trusted) {
+            Err(rejection) => Answer::Refused(rejection),
+            Ok(view) => {
+                steps.passed("request", || {
+                    let client = view.client;
+                    let client = client.map_or("unknown".to_owned(), |client| client.to_string());
+                    format!("host {}, path {}, client {client}", view.host, view.path)
+                });
+                missing = self.provide_keys(&view).await;
+                self.answer(view, &mut steps).await
+            }
+        };
+        let id = server::request_id(&self.head.headers, self.peer);
+        Report {
+            head: self.head,
+            peer: self.peer,
+            request_id: id.to_str().unwrap_or_default().to_owned(),
+            steps,
+            answer,
+            missing,
+        }
+    }
+
+    /// A gateway that serves has its keys already. Here they are fetched, of the token's issuer and
+    /// only if the decision turns out to need them.
+    async fn provide_keys(&self, view: &RequestView<'_>) -> Option<KeysMissing> {
+        match gateway::admit(self.snapshot, view, self.snapshot.clock.now(), &mut Untold) {
+            Decision::Refused(_, rejection) if rejection.reason == Reason::KeysUnavailable => {}
+            _ => return None,
+        }
+        let provider = self.provider(view)?;
+        let (source, keys) = (provider.source.clone(), Arc::clone(&provider.issuer.keys));
+        let outcome = fetch::once(source.clone(), Arc::clone(&keys)).await;
+        // The decision may ask once more, for a key that is not among these.
+        tokio::spawn(fetch::on_demand(source, keys));
+        outcome.err().map(|error| KeysMissing {
+            issuer: Arc::clone(&provider.issuer.rules.name),
+            error,
+        })
+    }
+
+    /// Whose keys the token needs.
+    fn provider(&self, view: &RequestView<'_>) -> Option<&Provider> {
+        let token = UnverifiedToken::parse(credential::bearer(view).ok()??).ok()?;
+        let mut providers = self.snapshot.providers.iter();
+        providers.find(|provider| *provider.issuer.rules.issuer == *token.issuer())
+    }
+
+    async fn answer(&self, view: RequestView<'_>, steps: &mut Told) -> Answer {
+        match server::decide(self.snapshot, &view, steps).await {
+            Verdict::Refused(_, rejection) => Answer::Refused(rejection),
+            Verdict::Token(mount) => Answer::Token(mount),
+            Verdict::Metadata => {
+                match server::metadata_document(self.snapshot, self.head, self.peer) {
+                    Ok(document) => Answer::Metadata(document),
+                    Err(rejection) => Answer::Refused(rejection),
+                }
+            }
+            Verdict::Options(allow) => Answer::Options(allow),
+            Verdict::Proxy(admission) => {
+                steps.checking("passage", || {
+                    "headers and target as the upstream gets them".to_owned()
+                });
+                match self.passage(view, &admission) {
+                    Ok(head) => Answer::Admitted(admission, Box::new(head)),
+                    Err(rejection) => Answer::Refused(rejection),
+                }
+            }
+        }
+    }
+
+    fn passage(&self, view: RequestView<'_>, admission: &Admission) -> Result<Parts, Rejection> {
+        let address = self.peer.address.ip().to_canonical().to_string();
+        let path = view.canonical();
+        let passage = Passage {
+            admission,
+            snapshot: self.snapshot,
+            peer: self.peer,
+            // An address is always a header value.
+            peer_text: &HeaderValue::from_str(&address)
+                .unwrap_or(HeaderValue::from_static("unknown")),
+            path: path.as_deref(),
+            request_id: &server::request_id(&self.head.headers, self.peer),
+        };
+        passage.head(self.head.clone())
+    }
+}

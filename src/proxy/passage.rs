@@ -1,0 +1,125 @@
+//! From the head that came to the head that goes upstream. What comes after it, the body, is no
+//! matter here.
+
+use crate::gateway::Admission;
+use crate::headers::{self, Forwarding};
+use crate::rejection::{Reason, Rejection};
+use crate::request::Peer;
+use crate::snapshot::Snapshot;
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Uri, Version};
+
+/// What an admitted request's head becomes on its way upstream depends on.
+#[derive(Debug)]
+pub struct Passage<'a> {
+    /// The decision.
+    pub admission: &'a Admission,
+    /// The configuration that this request sees from start to end.
+    pub snapshot: &'a Snapshot,
+    /// The other end of the connection.
+    pub peer: Peer,
+    /// The peer's address as text.
+    pub peer_text: &'a HeaderValue,
+    /// The canonical path, where it differs from the one sent.
+    pub path: Option<&'a str>,
+    /// The id of this exchange.
+    pub request_id: &'a HeaderValue,
+}
+
+// === impl Passage ===
+
+impl Passage<'_> {
+    /// The head as the upstream gets it: method, target in origin form, and all header fields.
+    ///
+    /// # Errors
+    /// [`Reason::BodyTooLarge`] if a body is announced that is over the route's `max_body`,
+    /// [`Reason::BadRequest`] if headers or target cannot be passed on as they are meant.
+    pub fn head(&self, mut head: Parts) -> Result<Parts, Rejection> {
+        let route = &self.admission.route;
+        if declared_length(&head).is_some_and(|length| length > route.max_body) {
+            return Err(Reason::BodyTooLarge.into());
+        }
+        // RequestView has made sure that there is one.
+        let host = head
+            .headers
+            .get(HOST)
+            .cloned()
+            .unwrap_or(HeaderValue::from_static(""));
+        headers::max_forwards::count_down(&head.method, &mut head.headers)?;
+        headers::towards_upstream(
+            &mut head.headers,
+            &Forwarding {
+                identity: self.admission.identity.as_deref(),
+                guard: &self.snapshot.guard,
+                rules: &route.request_headers,
+                forward_token: route.forward_token,
+                peer: self.peer,
+                peer_text: self.peer_text,
+                host: &host,
+                request_id: self.request_id,
+            },
+        )?;
+        head.uri = target(&head.uri, self.path, &route.strip_prefix)?;
+        head.version = Version::HTTP_11;
+        Ok(head)
+    }
+}
+
+fn declared_length(head: &Parts) -> Option<u64> {
+    head.headers
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// The target in origin form: the path that was matched, less the route's prefix, with the query
+/// as it came.
+fn target(uri: &Uri, canonical: Option<&str>, strip: &str) -> Result<Uri, Rejection> {
+    let bad = || Rejection::noted(Reason::BadRequest, "the target cannot be rewritten");
+    let path = canonical.unwrap_or(uri.path());
+    let stripped = path
+        .strip_prefix(strip)
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        .unwrap_or(path);
+    if stripped.len() == uri.path().len() && canonical.is_none() {
+        let same = uri.path_and_query().cloned().ok_or_else(bad)?;
+        return Ok(Uri::from(same));
+    }
+    let path = if stripped.is_empty() { "/" } else { stripped };
+    let text = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    PathAndQuery::try_from(text)
+        .map(Uri::from)
+        .map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::target;
+
+    #[test]
+    fn targets() {
+        for (uri, canonical, strip, expected) in [
+            ("/a/b?x=1", None, "", "/a/b?x=1"),
+            ("http://host/a/b?x=1", None, "", "/a/b?x=1"),
+            ("/a/b?x=1", None, "/a", "/b?x=1"),
+            ("/a", None, "/a", "/"),
+            ("/ab/c", None, "/a", "/ab/c"),
+            ("/%61/b?%61", Some("/a/b"), "", "/a/b?%61"),
+            ("/%61/b", Some("/a/b"), "/a", "/b"),
+        ] {
+            let uri = uri.parse().expect("a URI");
+            assert_eq!(
+                target(&uri, canonical, strip).map(|uri| uri.to_string()),
+                Ok(expected.to_owned()),
+                "{uri}"
+            );
+        }
+    }
+}

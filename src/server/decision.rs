@@ -1,0 +1,62 @@
+//! What becomes of a request, fetching included: the one way to a verdict, for the live gateway and
+//! for `explain` alike.
+
+use crate::authn::{Issuer, Need};
+use crate::gateway::{self, Admission, Decision};
+use crate::rejection::{Reason, Rejection};
+use crate::request::RequestView;
+use crate::snapshot::{Mount, Route, Snapshot};
+use crate::steps::Steps;
+use std::sync::Arc;
+
+/// What becomes of a request, once everything has been fetched that the decision needed.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It goes upstream.
+    Proxy(Admission),
+    /// An OAuth surface answers it.
+    Token(Arc<Mount>),
+    /// It is told where tokens come from (RFC 9728).
+    Metadata,
+    /// It may go no further and asks what may be asked here; the value is the `Allow` header.
+    Options(Box<str>),
+    /// It is refused, by this route if one was found.
+    Refused(Option<Arc<Route>>, Rejection),
+}
+
+/// Decides, fetching once in between if that is what the decision needs.
+pub async fn decide(
+    snapshot: &Snapshot,
+    view: &RequestView<'_>,
+    steps: &mut impl Steps,
+) -> Verdict {
+    let mut refreshed = None;
+    loop {
+        match gateway::admit(snapshot, view, snapshot.clock.now(), steps) {
+            Decision::Admitted(admission) => return Verdict::Proxy(admission),
+            Decision::OAuth(mount) => return Verdict::Token(mount),
+            Decision::Metadata => return Verdict::Metadata,
+            Decision::Options(allow) => return Verdict::Options(allow),
+            Decision::Needs(_, Need::Keys(issuer)) if refreshed.is_none() => {
+                refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
+            }
+            Decision::Needs(route, Need::Keys(issuer)) => {
+                let rejection = without_key(&issuer, refreshed == Some(true));
+                return Verdict::Refused(Some(route), rejection);
+            }
+            Decision::Refused(route, rejection) => return Verdict::Refused(route, rejection),
+        }
+    }
+}
+
+/// The key that a token names is not there, even now.
+fn without_key(issuer: &Issuer, refreshed: bool) -> Rejection {
+    let rejection = if refreshed {
+        Rejection::noted(Reason::UnknownKey, "no published key has the token's kid")
+    } else {
+        let note = "the token's kid is unknown and the keys could not be refreshed";
+        Rejection::noted(Reason::KeysUnavailable, note)
+    };
+    issuer.metrics.refused(&rejection.reason);
+    rejection
+}
