@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{Method, Version};
 use ipnet::IpNet;
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Proxies in front of the gateway whose `X-Forwarded-*` are believed.
 #[derive(Debug, Clone, Default)]
@@ -188,15 +188,7 @@ fn bare_host(text: &str) -> Result<Cow<'_, str>, Rejection> {
             .strip_prefix(':')
             .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= 5);
     let name = name.strip_suffix('.').unwrap_or(name);
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let bracketed = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'[' | b']' | b':' | b'.');
-    let name_is_fine = !name.is_empty()
-        && if name.starts_with('[') {
-            name.bytes().all(bracketed)
-        } else {
-            name.bytes().all(plain)
-        };
-    if !port_is_fine || !name_is_fine {
+    if !port_is_fine || !is_host(name) {
         return Err(bad("Host is no host"));
     }
     Ok(if name.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -204,6 +196,19 @@ fn bare_host(text: &str) -> Result<Cow<'_, str>, Rejection> {
     } else {
         Cow::Borrowed(name)
     })
+}
+
+/// A name of non-empty labels, or an IPv6 address in brackets (RFC 3986 §3.2.2).
+fn is_host(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    match name.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => name
+            .split('.')
+            .all(|label| !label.is_empty() && label.bytes().all(plain)),
+    }
 }
 
 /// The canonical form of a path (RFC 3986 §6.2.2): escapes of unreserved characters are undone,
