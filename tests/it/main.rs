@@ -5,6 +5,7 @@
 
 mod architecture;
 mod command;
+mod fuzz_corpora;
 mod hardening;
 mod harness;
 mod identity;
