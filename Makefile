@@ -5,8 +5,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 TOOLS := target/tools
 PROMETHEUS := deploy/prometheus
+SECONDS := 60
 
-.PHONY: help demo test lint bench docs
+.PHONY: help demo test lint fuzz bench docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +30,17 @@ test: $(TOOLS)/promtool ## all tests; the last line says how many ran
 lint: $(TOOLS)/cargo-deny $(TOOLS)/promtool ## formatting, clippy, documentation, licences and versions, alert rules
 	cargo fmt --check
 	cargo fmt --check --manifest-path benches/peers/pingora-gateway/Cargo.toml
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
 	$(TOOLS)/cargo-deny --locked check licenses bans sources
 	$(TOOLS)/promtool check config $(PROMETHEUS)/prometheus.yml
 	$(TOOLS)/promtool check rules $(PROMETHEUS)/alerts.yml
+
+# Clippy sees the fuzzed properties in `make lint`: tests/it mounts them.
+fuzz: ## every fuzz target for SECONDS, 60 unless given: make fuzz SECONDS=10
+	@command -v g++ >/dev/null || { apt-get -q update; apt-get -q install -y --no-install-recommends g++; }
+	@fuzz/run.sh $(SECONDS)
 
 bench: ## criterion, then the gateway side by side with other proxies
 	cargo bench --locked --bench '*'

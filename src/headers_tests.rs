@@ -244,6 +244,26 @@ fn claims_as_header_values() {
     }
 }
 
+/// The number in the token, not its neighbour: what is read is the nearest double.
+#[test]
+fn numbers_are_the_claims() {
+    for text in [
+        "8.881888888888882e+46",
+        "1.8400001773400001e+27",
+        "0.1",
+        "1e-300",
+    ] {
+        let claim: Value = serde_json::from_str(text).expect("JSON");
+        let value = encode_claim(&claim).expect("a value");
+        let header = value.to_str().expect("ASCII");
+        assert_eq!(
+            header.parse::<f64>(),
+            text.parse::<f64>(),
+            "{text}: {header}"
+        );
+    }
+}
+
 #[test]
 fn response_fields() {
     let mut headers = map(&[

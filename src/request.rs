@@ -197,17 +197,7 @@ fn bare_host(text: &str) -> Result<Cow<'_, str>, Rejection> {
             .strip_prefix(':')
             .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= 5);
     let name = name.strip_suffix('.').unwrap_or(name);
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-    let name_is_fine = match name.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        // An empty label, one more trailing dot included, would be a second name for the same host.
-        None => name
-            .split('.')
-            .all(|label| !label.is_empty() && label.bytes().all(plain)),
-    };
-    if !port_is_fine || !name_is_fine {
+    if !port_is_fine || !is_host(name) {
         return Err(bad("Host is no host"));
     }
     Ok(if name.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -215,6 +205,19 @@ fn bare_host(text: &str) -> Result<Cow<'_, str>, Rejection> {
     } else {
         Cow::Borrowed(name)
     })
+}
+
+/// A name of non-empty labels, or an IPv6 address in brackets (RFC 3986 §3.2.2).
+fn is_host(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    match name.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => name
+            .split('.')
+            .all(|label| !label.is_empty() && label.bytes().all(plain)),
+    }
 }
 
 /// The canonical form of a path (RFC 3986 §6.2.2): escapes of unreserved characters are undone,

@@ -5,6 +5,9 @@ use serde_json::Value;
 use super::Config;
 use super::mask;
 
+/// Tables whose entries have names of the writer's choice: such a name says nothing of what is in the entry.
+const NAMED: [&str; 3] = ["issuer", "oauth", "upstream"];
+
 /// The configuration as a file with every default filled in. Secrets are masked: values of keys that say so
 /// (`Authorization` among the headers of a route is one), and credentials in URLs.
 pub fn show(config: &Config) -> String {
@@ -12,11 +15,22 @@ pub fn show(config: &Config) -> String {
     let shown = serde_json::to_value(config)
         .map_err(|error| error.to_string())
         .and_then(|mut values| {
-            cover(&mut values, false);
+            cover_file(&mut values);
             toml::to_string_pretty(&values).map_err(|error| error.to_string())
         });
     // Everything that can be read from a file can be written: this is for configurations made otherwise.
     shown.unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+}
+
+fn cover_file(file: &mut Value) {
+    for (table, value) in file.as_object_mut().into_iter().flatten() {
+        match value {
+            Value::Object(entries) if NAMED.contains(&table.as_str()) => {
+                entries.values_mut().for_each(|entry| cover(entry, false));
+            }
+            other => cover(other, false),
+        }
+    }
 }
 
 fn cover(value: &mut Value, secret: bool) {
@@ -61,5 +75,22 @@ request_headers.set = { Authorization = "Basic hunter2", X-Api-Key = "hunter2", 
         assert_eq!(route.request_headers.set["Authorization"], "********");
         assert_eq!(route.request_headers.set["X-A"], "b");
         assert_eq!(again.config.upstream["u"].servers, ["http://********@u:1/"]);
+    }
+
+    #[test]
+    fn the_name_of_an_entry_is_no_secret() {
+        let text = r#"
+[issuer.my_secret]
+url = "https://a/"
+[oauth.cookie]
+issuer = "my_secret"
+[upstream.password]
+servers = ["http://u:1/"]
+"#;
+        let parsed = parse("t", text);
+        assert!(parsed.mistakes.is_empty());
+        let again = parse("shown", &show(&parsed.config));
+        assert!(again.mistakes.is_empty(), "{:?}", again.mistakes);
+        assert_eq!(again.config, parsed.config);
     }
 }

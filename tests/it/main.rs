@@ -7,6 +7,7 @@ mod adversary;
 mod architecture;
 mod command;
 mod differential;
+mod fuzz_corpora;
 mod hardening;
 mod harness;
 mod identity;

@@ -1,0 +1,7 @@
+//! See `properties::config`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    properties::config::check(data);
+});

@@ -1,0 +1,7 @@
+//! See `properties::headers`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    properties::headers::check(data);
+});

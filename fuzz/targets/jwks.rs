@@ -1,0 +1,7 @@
+//! See `properties::jwks`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    properties::jwks::check(data);
+});
