@@ -153,11 +153,12 @@ impl App {
         }
     }
 
-    /// How many keys each issuer has, by name; `None` before they are loaded.
+    /// How many keys each issuer has, by name; `None` before they are loaded, 0 if none are needed.
     pub fn keys(&self) -> Vec<(Arc<str>, Option<usize>)> {
         let snapshot = self.shared.snapshot.load();
         let status = |keys| match keys {
             KeyStatus::Missing => None,
+            KeyStatus::NotNeeded => Some(0),
             KeyStatus::Loaded { keys, .. } => Some(keys),
         };
         snapshot
@@ -166,7 +167,7 @@ impl App {
             .map(|issuer| {
                 (
                     Arc::clone(&issuer.rules.name),
-                    status(issuer.keys.status(unix_now())),
+                    status(issuer.status(unix_now())),
                 )
             })
             .collect()

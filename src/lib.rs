@@ -8,6 +8,7 @@
 //!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, headers, upstream
 //!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
 //!             ├ Needs(keys of an issuer) ─► one shared fetch, then once more             keys
+//!             ├ Needs(what the issuer says) ─► one question a token, then once more      introspection
 //!             └ Refused(rejection) ─► Rejection::reply                                   rejection
 //!          every way out ─► one access record and its metrics                            telemetry
 //! ```
@@ -34,6 +35,7 @@ pub mod demo;
 pub mod gateway;
 pub mod headers;
 pub mod identity;
+pub mod introspection;
 pub mod keys;
 pub mod oauth;
 pub mod outbound;
@@ -47,6 +49,7 @@ pub mod snapshot;
 pub mod socket;
 pub mod steps;
 pub mod store;
+pub mod strict_json;
 pub mod telemetry;
 pub mod upstream;
 

@@ -30,6 +30,11 @@ pub struct Source {
     pub token: Option<Uri>,
     /// Whether someone needs the token endpoint, so that discovery is asked for it.
     pub needs_token_endpoint: bool,
+    /// `introspection_endpoint` of the configuration.
+    pub introspection: Option<Uri>,
+    /// Whether its tokens are opaque: then no keys are fetched, and discovery is asked where to
+    /// introspect if need be.
+    pub opaque: bool,
     /// The client to fetch with.
     pub outbound: Outbound,
     /// Where fetches are counted.
@@ -49,8 +54,9 @@ pub struct FetchError {
 #[derive(Deserialize)]
 struct Discovery {
     issuer: String,
-    jwks_uri: String,
+    jwks_uri: Option<String>,
     token_endpoint: Option<String>,
+    introspection_endpoint: Option<String>,
 }
 
 /// A fetched key set and how long it may be used without asking again.
@@ -64,6 +70,9 @@ pub struct Fetched {
 
 /// The fetch loop of one issuer; runs until it is dropped.
 pub async fn run(source: Source, store: Arc<KeyStore>) {
+    if source.opaque {
+        return find_endpoints(source, store).await;
+    }
     let mut fetcher = Fetcher {
         source,
         store,
@@ -89,6 +98,25 @@ pub async fn run(source: Source, store: Arc<KeyStore>) {
     }
 }
 
+/// The same for an issuer of opaque tokens: nothing but its endpoints is needed.
+async fn find_endpoints(source: Source, store: Arc<KeyStore>) {
+    let mut backoff = backoff();
+    loop {
+        let pause = match discover(&source).await {
+            Ok(endpoints) => {
+                store.set_endpoints(endpoints);
+                backoff = self::backoff();
+                ahead(DISCOVERY_TTL)
+            }
+            Err(error) => {
+                tracing::warn!(issuer = %source.name, document = error.what, error = %error.why, "not fetched; the endpoints known so far stay in use");
+                backoff.next().unwrap_or(Duration::from_secs(30))
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
 struct Fetcher {
     source: Source,
     store: Arc<KeyStore>,
@@ -101,7 +129,7 @@ struct Fetcher {
 impl Fetcher {
     async fn refresh(&mut self) -> Result<Duration, FetchError> {
         let endpoints = self.endpoints().await?;
-        let fetched = fetch_keys(&self.source.outbound, &endpoints.jwks).await?;
+        let fetched = fetch_keys(&self.source.outbound, endpoints.key_set()?).await?;
         for remark in &fetched.parsed.dropped {
             tracing::warn!(issuer = %self.source.name, "{remark}");
         }
@@ -167,13 +195,13 @@ impl Fetcher {
 /// # Errors
 /// If discovery is needed and fails, or names another issuer (RFC 8414 §3.3).
 pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
-    if let Some(jwks) = &source.jwks
-        && (source.token.is_some() || !source.needs_token_endpoint)
-    {
-        return Ok(Endpoints {
-            jwks: jwks.clone(),
-            token: source.token.clone(),
-        });
+    let configured = Endpoints {
+        jwks: source.jwks.clone(),
+        token: source.token.clone(),
+        introspection: source.introspection.clone(),
+    };
+    if configured.suffice(source) {
+        return Ok(configured);
     }
     let wrong = |why: String| FetchError {
         what: "discovery document",
@@ -196,16 +224,50 @@ pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
         )));
     }
     let endpoint = |text: &str| endpoint(text).map_err(wrong);
-    let jwks = match &source.jwks {
-        Some(configured) => configured.clone(),
-        None => endpoint(&document.jwks_uri)?,
+    let either = |configured: Option<Uri>, named: &Option<String>| match (configured, named) {
+        (None, Some(text)) => endpoint(text).map(Some),
+        (configured, _) => Ok(configured),
     };
-    let token = match (&source.token, &document.token_endpoint) {
-        (Some(configured), _) => Some(configured.clone()),
-        (None, Some(text)) => Some(endpoint(text)?),
-        (None, None) => None,
+    let introspection = match either(configured.introspection, &document.introspection_endpoint) {
+        // Of no use to an issuer of JWTs, so no reason to do without its keys.
+        Err(_) if !source.opaque => None,
+        found => found?,
     };
-    Ok(Endpoints { jwks, token })
+    let endpoints = Endpoints {
+        jwks: either(configured.jwks, &document.jwks_uri)?,
+        token: either(configured.token, &document.token_endpoint)?,
+        introspection,
+    };
+    match (source.opaque, &endpoints.jwks, &endpoints.introspection) {
+        (false, None, _) => Err(wrong("it has no jwks_uri".to_owned())),
+        (true, _, None) => Err(wrong(
+            "it has no introspection_endpoint; write one in the configuration".to_owned(),
+        )),
+        _ => Ok(endpoints),
+    }
+}
+
+impl Endpoints {
+    /// Whether nothing is left to ask discovery for.
+    fn suffice(&self, source: &Source) -> bool {
+        let tokens_checked = if source.opaque {
+            self.introspection.is_some()
+        } else {
+            self.jwks.is_some()
+        };
+        tokens_checked && (self.token.is_some() || !source.needs_token_endpoint)
+    }
+
+    /// Where the keys are.
+    ///
+    /// # Errors
+    /// If the issuer has none, because its tokens are opaque.
+    pub fn key_set(&self) -> Result<&Uri, FetchError> {
+        self.jwks.as_ref().ok_or_else(|| FetchError {
+            what: "key set",
+            why: "the issuer has none".to_owned(),
+        })
+    }
 }
 
 /// An endpoint that a discovery document names: as safe as one that is configured.

@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::{Shared, metadata, oauth};
 use crate::authn::Need;
+use crate::authn::opaque::{self, Finding, Question};
 use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;
 use crate::identity::unix_now;
@@ -103,7 +104,7 @@ enum Verdict {
     Metadata,
 }
 
-/// Decides, fetching keys once in between if that is what the decision needs.
+/// Decides. In between fetches keys or asks an issuer, once, if that is what the decision needs.
 async fn decide(
     snapshot: &Snapshot,
     head: &Parts,
@@ -114,9 +115,10 @@ async fn decide(
     if let Some(client) = view.client {
         exchange.client(client);
     }
-    let mut refreshed = None;
+    let (mut refreshed, mut finding) = (None, None);
     loop {
-        match gateway::admit(snapshot, &view, unix_now(), &mut Untold) {
+        let (now, steps) = (unix_now(), &mut Untold);
+        match gateway::admit_with(snapshot, &view, finding.as_ref(), now, steps) {
             Decision::Admitted(admission) => {
                 exchange.routed(&admission.route.metrics);
                 if let Some(identity) = &admission.identity {
@@ -148,6 +150,23 @@ async fn decide(
                 issuer.metrics.refused(&rejection.reason);
                 return Err(rejection);
             }
+            Decision::Needs(route, Need::Introspection(question)) if finding.is_none() => {
+                match introspect(snapshot, question).await {
+                    Ok(found) => finding = Some(found),
+                    Err(rejection) => {
+                        exchange.routed(&route.metrics);
+                        return Err(rejection);
+                    }
+                }
+            }
+            Decision::Needs(route, Need::Introspection(_)) => {
+                // What was found is about this very token and issuer, so this cannot be.
+                exchange.routed(&route.metrics);
+                return Err(Rejection::noted(
+                    Reason::Internal,
+                    "asked, and none the wiser",
+                ));
+            }
             Decision::Refused(route, rejection) => {
                 if let Some(route) = route {
                     exchange.routed(&route.metrics);
@@ -156,6 +175,20 @@ async fn decide(
             }
         }
     }
+}
+
+/// Has an issuer asked about a token, and its answer judged. A decision that is given what came of
+/// it does not need it again.
+async fn introspect(snapshot: &Snapshot, question: Question) -> Result<Finding, Rejection> {
+    let known = Arc::clone(&snapshot.tokens);
+    let Question {
+        issuer,
+        introspection,
+        token,
+        digest,
+    } = question;
+    let judge = move |reply| opaque::judge(&issuer, digest, reply, &known, unix_now());
+    introspection.ask(token, digest, judge).await
 }
 
 /// Answers with a refusal and hands it to the record. `metadata` is where a challenge points to.

@@ -18,12 +18,14 @@ const LAYERS: [&[&str]; 8] = [
     ],
     &[
         "identity",
+        "introspection",
         "keys",
         "outbound",
         "rejection",
         "request",
         "steps",
         "store",
+        "strict_json",
         "telemetry",
     ],
 ];
@@ -36,7 +38,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 12] = [
+const WITHIN: [(&str, &str, &str); 19] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -59,6 +61,24 @@ const WITHIN: [(&str, &str, &str); 12] = [
         "identity",
         "the age of keys is told in the same seconds as that of tokens",
     ),
+    (
+        "introspection",
+        "identity",
+        "questions about one token are known by its digest",
+    ),
+    (
+        "introspection",
+        "keys",
+        "discovery finds the endpoint where it finds the keys",
+    ),
+    ("introspection", "outbound", "asks the issuer"),
+    (
+        "introspection",
+        "rejection",
+        "a token that cannot be asked about is refused",
+    ),
+    ("introspection", "strict_json", "reads what the issuer says"),
+    ("introspection", "telemetry", "counts questions"),
     ("keys", "outbound", "fetches keys"),
     ("keys", "telemetry", "counts fetches"),
     (
@@ -70,6 +90,11 @@ const WITHIN: [(&str, &str, &str); 12] = [
         "store",
         "identity",
         "tokens and subjects are revoked as identities name them",
+    ),
+    (
+        "strict_json",
+        "identity",
+        "an object's members are kept as claims are",
     ),
     (
         "telemetry",

@@ -11,6 +11,7 @@ mod identity;
 mod lifecycle;
 mod metrics_and_log;
 mod oauth;
+mod opaque;
 mod paths;
 mod proxying;
 mod refusals;
