@@ -1,14 +1,19 @@
 //! What deciding about a request costs: a token seen before, one never seen, and refusals.
 
+use aws_lc_rs::rsa::PublicKeyComponents as RsaPublicKeyComponents;
+use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bonterra_gateway::app;
 use bonterra_gateway::config;
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
 use bonterra_gateway::gateway::{Decision, admit};
-use bonterra_gateway::identity::unix_now;
+use bonterra_gateway::identity::{TokenDigest, unix_now};
 use bonterra_gateway::keys::jwks;
 use bonterra_gateway::request::{RequestView, TrustedProxies};
 use bonterra_gateway::snapshot::{Snapshot, compile};
 use bonterra_gateway::steps::Untold;
+use bonterra_gateway::store::Revocation;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Request;
 use http::request::Parts;
@@ -89,6 +94,21 @@ fn head(token: Option<&str>) -> Parts {
     request.body(()).expect("a request").into_parts().0
 }
 
+/// The issuer's key as the cryptographic library takes it, without anything of the gateway.
+fn bare_key(auth: &BonterraAuth) -> ParsedPublicKey {
+    let jwk = auth.jwks()["keys"][0].clone();
+    let part = |name: &str| {
+        let text = jwk[name].as_str().expect("a text");
+        URL_SAFE_NO_PAD.decode(text).expect("base64url")
+    };
+    RsaPublicKeyComponents {
+        n: part("n"),
+        e: part("e"),
+    }
+    .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
+    .expect("a key")
+}
+
 fn benches(criterion: &mut Criterion) {
     let scene = Scene::set();
     let mut group = criterion.benchmark_group("admit");
@@ -111,6 +131,21 @@ fn benches(criterion: &mut Criterion) {
         );
     });
 
+    // A hundred thousand others are revoked: each request looks itself up.
+    for number in 0..100_000 {
+        let revocation = Revocation::Token {
+            digest: TokenDigest::of(&number.to_string()),
+            until: i64::MAX,
+        };
+        let revoked = scene.snapshot.tokens.store().revoke(revocation, 0);
+        scene.runtime.block_on(revoked).expect("room");
+    }
+    assert!(scene.admits(&known));
+    group.bench_function("known token, others revoked", |bencher| {
+        bencher.iter(|| scene.admits(black_box(&known)))
+    });
+    scene.snapshot.tokens.store().denylist().sweep(i64::MAX);
+
     let missing = head(None);
     assert!(!scene.admits(&missing));
     group.bench_function("no token", |bencher| {
@@ -123,8 +158,18 @@ fn benches(criterion: &mut Criterion) {
     let first = if signature.starts_with('A') { "B" } else { "A" };
     let forged = head(Some(&format!("{signed}.{first}{}", &signature[1..])));
     assert!(!scene.admits(&forged));
-    group.bench_function("forged signature", |bencher| {
+    group.bench_function("forged signature, remembered", |bencher| {
         bencher.iter(|| scene.admits(black_box(&forged)))
+    });
+
+    // What no gateway can save: the signature of a new token, with the key parsed beforehand.
+    let key = bare_key(&scene.auth);
+    let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+    group.bench_function("bare RSA verification", |bencher| {
+        bencher.iter(|| {
+            key.verify_sig(black_box(signed.as_bytes()), &signature)
+                .expect("good")
+        })
     });
     group.finish();
     drop(scene.runtime);

@@ -2,7 +2,7 @@
 
 use crate::admin;
 use crate::config::{self, ConfigErrors};
-use crate::identity::unix_now;
+use crate::identity::Clock;
 use crate::keys::KeyStatus;
 use crate::reload::Reloader;
 use crate::server::{self, Bound, Drain, Shared, Stage};
@@ -25,6 +25,9 @@ use tracing_appender::non_blocking::WorkerGuard;
 
 /// How often workers close connections that have been idle for too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often revocations are dropped that hit no token any more.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long worker threads may take to end once nothing is in flight.
 const WORKERS_END: Duration = Duration::from_secs(1);
@@ -94,6 +97,7 @@ pub fn environment() -> Result<Env, StartError> {
     Ok(Env {
         metrics: Arc::new(metrics),
         store: Arc::new(SharedStore::in_memory()),
+        clock: Clock::system(),
         previous: None,
     })
 }
@@ -125,9 +129,11 @@ impl App {
             drain: Drain::new(count),
         });
         let workers = Workers::start(count, &bound, &shared)?;
+        let (store, clock) = (Arc::clone(&env.store), env.clock.clone());
         let reloader = Reloader::start(path, Arc::clone(&shared), env);
         let admin_address = admin.address;
         let tasks = vec![
+            tokio::spawn(forget_expired(store, clock)),
             tokio::spawn(Arc::clone(&reloader).watch()),
             tokio::spawn(admin::serve(
                 admin,
@@ -156,6 +162,7 @@ impl App {
     /// How many keys each issuer has, by name; `None` before they are loaded, 0 if none are needed.
     pub fn keys(&self) -> Vec<(Arc<str>, Option<usize>)> {
         let snapshot = self.shared.snapshot.load();
+        let now = snapshot.clock.now();
         let status = |keys| match keys {
             KeyStatus::Missing => None,
             KeyStatus::NotNeeded => Some(0),
@@ -164,13 +171,13 @@ impl App {
         snapshot
             .issuers
             .iter()
-            .map(|issuer| {
-                (
-                    Arc::clone(&issuer.rules.name),
-                    status(issuer.status(unix_now())),
-                )
-            })
+            .map(|issuer| (Arc::clone(&issuer.rules.name), status(issuer.status(now))))
             .collect()
+    }
+
+    /// The clock that tokens and keys are judged by, for simulations.
+    pub fn clock(&self) -> Clock {
+        self.shared.snapshot.load().clock.clone()
     }
 
     /// Ends: not ready for `drain_delay`, then no new connections, then at most `drain_timeout` for
@@ -208,6 +215,13 @@ impl App {
         self.shared.drain.advance(Stage::Draining);
         self.workers.end().await;
         drop(self.access_log);
+    }
+}
+
+async fn forget_expired(store: Arc<SharedStore>, clock: Clock) {
+    loop {
+        tokio::time::sleep(FORGET_INTERVAL).await;
+        store.denylist().sweep(clock.now());
     }
 }
 

@@ -3,9 +3,10 @@
 use crate::authn::opaque::Finding;
 use crate::authn::{self, Bearer, Need, Outcome, credential};
 use crate::authz::{self, AuthMode, Permit};
+use crate::headers::max_forwards;
 use crate::identity::{Identity, UnixSeconds};
 use crate::rejection::Rejection;
-use crate::request::RequestView;
+use crate::request::{RequestView, SERVED};
 use crate::snapshot::{Mount, Route, Snapshot, Target};
 use crate::steps::Steps;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub enum Decision {
     OAuth(Arc<Mount>),
     /// It asks where tokens for this resource come from (RFC 9728).
     Metadata,
+    /// It may go no further and asks what may be asked here; the value is the `Allow` header.
+    Options(Box<str>),
     /// Something has to be fetched first; then ask again.
     Needs(Arc<Route>, Need),
     /// It is refused, by this route if one was found.
@@ -55,6 +58,11 @@ pub fn admit_with(
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Decision {
+    match max_forwards::left(view.method, view.headers) {
+        Ok(Some(0)) => return options(snapshot, view),
+        Ok(_) => {}
+        Err(rejection) => return Decision::Refused(None, rejection),
+    }
     let route = match snapshot.routes.find(&view.host, &view.path, view.method) {
         Ok(Target::Route(route)) => Arc::clone(route),
         Ok(Target::Token(mount)) => return Decision::OAuth(Arc::clone(mount)),
@@ -72,6 +80,19 @@ pub fn admit_with(
         }),
         Ok(Checked::Needs(need)) => Decision::Needs(route, need),
         Err(rejection) => Decision::Refused(Some(route), rejection),
+    }
+}
+
+/// RFC 9110 §7.6.2. It tells no more than a 405 does, so nobody has to say who they are.
+fn options(snapshot: &Snapshot, view: &RequestView<'_>) -> Decision {
+    let any = |target: &Target| match target {
+        Target::Route(_) => &SERVED[..],
+        Target::Token(_) => &["POST"],
+        Target::Metadata => &["GET", "HEAD"],
+    };
+    match snapshot.routes.allow(&view.host, &view.path, any) {
+        Ok(allow) => Decision::Options(allow),
+        Err(rejection) => Decision::Refused(None, rejection),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What happens to header fields on their way: hop-by-hop fields go, forged identities go, then
 //! the verified identity and the facts about the hop come in. The order matters: strip, then set.
 
+pub mod max_forwards;
+
 use crate::identity::Identity;
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;

@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01T00:00:00Z, the `NumericDate` of RFC 7519 §2.
 pub type UnixSeconds = i64;
@@ -34,6 +35,14 @@ pub struct FirstBytes(u64);
 
 /// How maps by [`TokenDigest`] hash.
 pub type DigestHasher = BuildHasherDefault<FirstBytes>;
+
+/// The clock that tokens and keys are judged by: the system's, which a simulation can set ahead.
+/// Clones tell the same time. Deadlines and pauses go by the monotonic clock, never by this one.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    /// Seconds ahead of the system's clock; 0 outside simulations.
+    ahead: Arc<AtomicI64>,
+}
 
 /// The members of a JSON object by name. A sorted list: a dozen claims take less room in the cache
 /// of verified tokens than a map of them, and less time to look through.
@@ -118,6 +127,26 @@ impl Hasher for FirstBytes {
     }
 }
 
+// === impl Clock ===
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// The present.
+    pub fn now(&self) -> UnixSeconds {
+        unix_now().saturating_add(self.ahead.load(Relaxed))
+    }
+
+    /// Sets this clock and its clones ahead, by whole seconds. For simulations.
+    pub fn advance(&self, time: Duration) {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.ahead.fetch_add(seconds, Relaxed);
+    }
+}
+
 // === impl Members ===
 
 impl Members {
@@ -163,23 +192,36 @@ impl Claims {
 
     /// Bytes that these claims hold in memory, roughly; for the bound of the cache.
     pub fn weight(&self) -> usize {
+        let member = size_of::<(Box<str>, Value)>();
         let members = self.0.0.iter();
         members
-            .map(|(name, value)| name.len() + 64 + weigh(value))
+            .map(|(name, value)| member + heap(name.len()) + weigh(value))
             .sum()
     }
 }
 
+/// What a value holds besides itself.
 fn weigh(value: &Value) -> usize {
     match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(|item| 32 + weigh(item)).sum(),
+        Value::String(text) => heap(text.capacity()),
+        Value::Array(items) => {
+            let inner: usize = items.iter().map(weigh).sum();
+            heap(items.capacity() * size_of::<Value>()) + inner
+        }
         Value::Object(map) => map
             .iter()
-            .map(|(name, item)| name.len() + 64 + weigh(item))
+            // A map keeps the hash and the place of each member as well.
+            .map(|(name, item)| {
+                size_of::<(String, Value)>() + 32 + heap(name.capacity()) + weigh(item)
+            })
             .sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
+}
+
+/// What an allocator takes for so many bytes: whole sixteens.
+const fn heap(bytes: usize) -> usize {
+    bytes.next_multiple_of(16)
 }
 
 // === impl ClaimRef ===
@@ -251,7 +293,8 @@ impl Scopes {
 
     /// Bytes that these scopes hold in memory, roughly.
     pub fn weight(&self) -> usize {
-        self.0.iter().map(|scope| scope.len() + 16).sum()
+        let scope = size_of::<Box<str>>();
+        self.0.iter().map(|own| scope + heap(own.len())).sum()
     }
 }
 
@@ -265,20 +308,20 @@ impl Identity {
 
     /// Bytes that this identity holds in memory, roughly; what the cache is bounded by.
     pub fn weight(&self) -> u32 {
+        let header = size_of::<(HeaderName, HeaderValue)>();
         let headers: usize = self
             .headers
             .iter()
-            .map(|(n, v)| n.as_str().len() + v.len() + 64)
+            .map(|(_, value)| header + heap(value.len()))
             .sum();
-        u32::try_from(256 + self.claims.weight() + self.scopes.weight() + headers)
-            .unwrap_or(u32::MAX)
+        let all = size_of::<Self>() + self.claims.weight() + self.scopes.weight() + headers;
+        u32::try_from(all).unwrap_or(u32::MAX)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_claim_is_found_by_name_or_pointer() {
@@ -318,5 +361,15 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(seconds_at(UNIX_EPOCH + second), 1);
         assert_eq!(seconds_at(UNIX_EPOCH - second), i64::MAX);
+    }
+
+    #[test]
+    fn clones_of_a_clock_go_ahead_together() {
+        let clock = Clock::system();
+        let (other, before) = (clock.clone(), clock.now());
+        assert!((before - unix_now()).abs() <= 1);
+        clock.advance(Duration::from_secs(86_400));
+        assert!((86_400..86_410).contains(&(other.now() - before)));
+        assert!(Clock::system().now() - before < 10, "others stay");
     }
 }

@@ -7,6 +7,7 @@
 //!                                  route.find ─► authn ─► Identity ─► authz ─► Permit    route, authn, authz
 //!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, headers, upstream
 //!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
+//!             ├ Options(allow) ─► 204 with Allow                                         server
 //!             ├ Needs(keys of an issuer) ─► one shared fetch, then once more             keys
 //!             ├ Needs(what the issuer says) ─► one question a token, then once more      introspection
 //!             └ Refused(rejection) ─► Rejection::reply                                   rejection
@@ -49,7 +50,7 @@ pub mod snapshot;
 pub mod socket;
 pub mod steps;
 pub mod store;
-pub mod strict_json;
+mod strict_json;
 pub mod telemetry;
 pub mod upstream;
 

@@ -1,7 +1,6 @@
 //! Puts a changed configuration in force, whole or not at all.
 
 use crate::config::{self, Config, ConfigErrors};
-use crate::identity::unix_now;
 use crate::keys::{KeyStatus, KeyStore, fetch};
 use crate::server::Shared;
 use crate::snapshot::{Env, Provider, Snapshot, compile};
@@ -82,7 +81,7 @@ impl Reloader {
             .observer
             .metrics
             .config_last_reload_success_timestamp_seconds
-            .set(unix_now() as f64);
+            .set(env.clock.now() as f64);
         Arc::new(Self {
             path,
             shared,
@@ -107,7 +106,7 @@ impl Reloader {
             Ok(report) => {
                 metrics
                     .config_last_reload_success_timestamp_seconds
-                    .set(unix_now() as f64);
+                    .set(self.env.clock.now() as f64);
                 tracing::info!(trigger, changes = report.changes.len(), restart = ?report.restart, "configuration reloaded");
             }
             Err(errors) => {
@@ -199,14 +198,14 @@ async fn await_keys(snapshot: &Snapshot, started: &[Fetcher]) {
     };
     for provider in snapshot.providers.iter().filter(is_new) {
         let patience = provider.issuer.keys.policy().patience;
-        while provider.issuer.status(unix_now()) == KeyStatus::Missing
+        while provider.issuer.status(snapshot.clock.now()) == KeyStatus::Missing
             && started_at.elapsed() < patience
         {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
     for provider in &snapshot.providers {
-        if provider.issuer.status(unix_now()) == KeyStatus::Missing {
+        if provider.issuer.status(snapshot.clock.now()) == KeyStatus::Missing {
             tracing::warn!(issuer = %provider.source.name, "no keys, or no introspection endpoint, yet; its tokens get 503 until they are there");
         }
     }

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{Method, Version};
 use ipnet::IpNet;
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Proxies in front of the gateway whose `X-Forwarded-*` are believed.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +40,10 @@ pub struct RequestView<'r> {
     /// something that is no address.
     pub client: Option<IpAddr>,
 }
+
+/// The methods that a route for any method is known to serve, for `Allow`. Others go through too,
+/// but for `CONNECT` and `TRACE`.
+pub const SERVED: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -110,10 +114,7 @@ impl<'r> RequestView<'r> {
     /// differently. [`Reason::MethodNotAllowed`] for `CONNECT` and `TRACE`.
     pub fn new(head: &'r Parts, peer: Peer, trusted: &TrustedProxies) -> Result<Self, Rejection> {
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            return Err(Reason::MethodNotAllowed(
-                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".into(),
-            )
-            .into());
+            return Err(Reason::MethodNotAllowed(SERVED.join(", ").into()).into());
         }
         let host = host(head)?;
         let target = head
@@ -188,14 +189,16 @@ fn bare_host(text: &str) -> Result<Cow<'_, str>, Rejection> {
             .strip_prefix(':')
             .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= 5);
     let name = name.strip_suffix('.').unwrap_or(name);
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let bracketed = |b: u8| b.is_ascii_hexdigit() || matches!(b, b'[' | b']' | b':' | b'.');
-    let name_is_fine = !name.is_empty()
-        && if name.starts_with('[') {
-            name.bytes().all(bracketed)
-        } else {
-            name.bytes().all(plain)
-        };
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let name_is_fine = match name.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        // An empty label, one more trailing dot included, would be a second name for the same host.
+        None => name
+            .split('.')
+            .all(|label| !label.is_empty() && label.bytes().all(plain)),
+    };
     if !port_is_fine || !name_is_fine {
         return Err(bad("Host is no host"));
     }

@@ -126,28 +126,52 @@ impl<T: Clone> RouteTable<T> {
     /// [`Reason::NoRoute`], or [`Reason::MethodNotAllowed`] if the path is there for other methods:
     /// a less specific path does not step in, so that a route cannot be slipped past by its method.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<&T, Rejection> {
+        let candidates = self.candidates(host, path)?;
+        candidates
+            .iter()
+            .find(|candidate| candidate.methods.contains(method))
+            .map(|candidate| &candidate.target)
+            .ok_or_else(|| Reason::MethodNotAllowed(allow(candidates, |_| &[])).into())
+    }
+
+    /// The `Allow` header of a path: the methods of all its routes. `any` says which they are for a
+    /// target that was added for any method.
+    ///
+    /// # Errors
+    /// [`Reason::NoRoute`].
+    pub fn allow(
+        &self,
+        host: &str,
+        path: &str,
+        any: impl Fn(&T) -> &'static [&'static str],
+    ) -> Result<Box<str>, Rejection> {
+        Ok(allow(self.candidates(host, path)?, any))
+    }
+
+    fn candidates(&self, host: &str, path: &str) -> Result<&[Candidate<T>], Rejection> {
         let own = if self.hosts.is_empty() {
             None
         } else {
             self.hosts.get(host).and_then(|table| table.find(path))
         };
-        let candidates = own
-            .or_else(|| self.any_host.find(path))
-            .ok_or(Reason::NoRoute)?;
-        candidates
-            .iter()
-            .find(|candidate| candidate.methods.contains(method))
-            .map(|candidate| &candidate.target)
-            .ok_or_else(|| Reason::MethodNotAllowed(allow(candidates)).into())
+        let candidates = own.or_else(|| self.any_host.find(path));
+        Ok(candidates.ok_or(Reason::NoRoute)?)
     }
 }
 
 /// The `Allow` header (RFC 9110 §10.2.1) of a path.
-fn allow<T>(candidates: &[Candidate<T>]) -> Box<str> {
-    let mut methods: Vec<&str> = candidates
-        .iter()
-        .flat_map(|c| c.methods.0.iter().map(Method::as_str))
-        .collect();
+fn allow<T>(candidates: &[Candidate<T>], any: impl Fn(&T) -> &'static [&'static str]) -> Box<str> {
+    let mut methods: Vec<&str> = Vec::new();
+    for Candidate {
+        methods: named,
+        target,
+    } in candidates
+    {
+        if named.0.is_empty() {
+            methods.extend(any(target));
+        }
+        methods.extend(named.0.iter().map(Method::as_str));
+    }
     if methods.contains(&"GET") {
         methods.push("HEAD");
     }

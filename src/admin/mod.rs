@@ -1,6 +1,7 @@
-//! The admin listener: metrics, health, and reload. Not for clients.
+//! The admin listener: metrics, health, reload, and revocation. Not for clients.
 
 mod readiness;
+mod revoke;
 
 pub use readiness::Readiness;
 
@@ -9,11 +10,12 @@ use crate::server::{Bound, Shared};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use revoke::Order;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,9 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// A connection that sends nothing for this long is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A token, and a few words around it.
+const MAX_BODY: usize = 64 << 10;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -50,7 +55,7 @@ pub async fn serve(bound: Bound, shared: Arc<Shared>, reloader: Arc<Reloader>) {
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let (shared, reloader) = (Arc::clone(&shared), Arc::clone(&reloader));
-                async move { Ok::<_, Infallible>(answer(&request, &shared, &reloader).await) }
+                async move { Ok::<_, Infallible>(answer(request, &shared, &reloader).await) }
             });
             let mut builder = http1::Builder::new();
             builder
@@ -76,7 +81,7 @@ async fn accept(listener: &TcpListener) -> Option<tokio::net::TcpStream> {
     }
 }
 
-async fn answer(request: &Request<Incoming>, shared: &Shared, reloader: &Reloader) -> Reply {
+async fn answer(request: Request<Incoming>, shared: &Shared, reloader: &Reloader) -> Reply {
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
     match (request.uri().path(), read) {
         ("/metrics", true) => metrics(shared),
@@ -84,7 +89,8 @@ async fn answer(request: &Request<Incoming>, shared: &Shared, reloader: &Reloade
         ("/readyz", true) => ready(shared, request.uri().query()),
         ("/", true) => reply(StatusCode::OK, TEXT, overview(shared)),
         ("/-/reload", _) if *request.method() == Method::POST => reload(reloader).await,
-        ("/-/reload", _) => not_allowed("POST"),
+        ("/-/revoke", _) if *request.method() == Method::POST => revoke(request, shared).await,
+        ("/-/reload" | "/-/revoke", _) => not_allowed("POST"),
         ("/metrics" | "/livez" | "/readyz" | "/", false) => not_allowed("GET, HEAD"),
         _ => reply(
             StatusCode::NOT_FOUND,
@@ -125,7 +131,7 @@ fn ready(shared: &Shared, query: Option<&str>) -> Reply {
 
 fn overview(shared: &Shared) -> String {
     format!(
-        "bonterra-gateway {}\n\n{}\nGET  /metrics          for Prometheus\nGET  /livez            the process runs\nGET  /readyz?verbose   requests can be served\nPOST /-/reload         read gateway.toml again\n",
+        "bonterra-gateway {}\n\n{}\nGET  /metrics          for Prometheus\nGET  /livez            the process runs\nGET  /readyz?verbose   requests can be served\nPOST /-/reload         read gateway.toml again\nPOST /-/revoke         refuse a token, or all of a subject\n",
         crate::VERSION,
         Readiness::of(shared)
     )
@@ -143,6 +149,41 @@ async fn reload(reloader: &Reloader) -> Reply {
             TEXT,
             format!("{errors}\n"),
         ),
+    }
+}
+
+/// Only JSON is taken: a page in an operator's browser cannot send that here unasked.
+async fn revoke(request: Request<Incoming>, shared: &Shared) -> Reply {
+    let json = HeaderValue::from_static("application/json");
+    if request.headers().get(CONTENT_TYPE) != Some(&json) {
+        let text = "send JSON, with Content-Type: application/json\n";
+        return reply(StatusCode::UNSUPPORTED_MEDIA_TYPE, TEXT, text);
+    }
+    let body = Limited::new(request.into_body(), MAX_BODY).collect();
+    let body = match tokio::time::timeout(HEADER_TIMEOUT, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        _ => {
+            return reply(
+                StatusCode::BAD_REQUEST,
+                TEXT,
+                "the body is too large or broke off\n",
+            );
+        }
+    };
+    let snapshot = shared.snapshot.load_full();
+    let now = snapshot.clock.now();
+    let order = Order::parse(&body).and_then(|order| order.revocation(&snapshot.issuers, now));
+    let (revocation, done) = match order {
+        Ok(order) => order,
+        Err(why) => return reply(StatusCode::UNPROCESSABLE_ENTITY, TEXT, why + "\n"),
+    };
+    match snapshot.tokens.store().revoke(revocation, now).await {
+        Ok(()) => {
+            tracing::info!(revoked = done.revoked, until = done.until, "revoked");
+            let text = serde_json::to_string(&done).unwrap_or_default();
+            reply(StatusCode::OK, "application/json", text + "\n")
+        }
+        Err(full) => reply(StatusCode::INSUFFICIENT_STORAGE, TEXT, format!("{full}\n")),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Whether requests can be served, and if not, for want of what.
 
-use crate::identity::unix_now;
 use crate::keys::KeyStatus;
 use crate::server::{Shared, Stage};
 use std::fmt;
@@ -18,8 +17,8 @@ pub struct Readiness {
 impl Readiness {
     /// The present readiness. Once an issuer's keys have been loaded, its outage changes nothing.
     pub fn of(shared: &Shared) -> Self {
-        let now = unix_now();
         let snapshot = shared.snapshot.load();
+        let now = snapshot.clock.now();
         Self {
             draining: shared.drain.stage() != Stage::Serving,
             issuers: snapshot

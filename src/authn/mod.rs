@@ -157,10 +157,11 @@ pub fn authenticate(
         let outcome = outcome.and_then(|()| case.unless_revoked(&entry.identity, steps));
         return judged(&entry.issuer.metrics, outcome);
     }
-    known.metrics.miss.inc();
     if let Some(refused) = case.recall_refusal() {
+        known.metrics.refused.inc();
         return judged(&refused.issuer.metrics, Err(refused.rejection.clone()));
     }
+    known.metrics.miss.inc();
     let mut metrics = &issuers.unknown;
     let outcome = case.establish(&mut metrics, steps);
     judged(metrics, outcome)

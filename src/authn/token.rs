@@ -1,6 +1,6 @@
 //! Reads a token without believing it: strict encoding, strict JSON, nothing verified.
 
-use crate::identity::Members;
+use crate::identity::{Members, UnixSeconds};
 use crate::rejection::{Reason, Rejection};
 use crate::strict_json;
 use base64::Engine as _;
@@ -21,8 +21,8 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 pub struct UnverifiedToken<'t> {
     /// What the signature covers: header, dot, payload, as they came.
     pub(super) signed: &'t str,
-    /// The signature, still encoded.
-    pub(super) signature: &'t str,
+    /// The signature, decoded.
+    pub(super) signature: Vec<u8>,
     pub(super) header: Members,
     /// Claims that nobody should read before the signature is checked.
     pub(super) claims: Members,
@@ -94,9 +94,9 @@ impl<'t> UnverifiedToken<'t> {
         }
         let header =
             object(header).ok_or_else(|| malformed("the header is no strict JSON object"))?;
-        if URL_SAFE_NO_PAD.decode(signature).is_err() {
-            return Err(malformed("the signature is no strict base64url"));
-        }
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| malformed("the signature is no strict base64url"))?;
         let claims =
             object(payload).ok_or_else(|| malformed("the payload is no strict JSON object"))?;
         if !header.get("alg").is_some_and(Value::is_string) {
@@ -116,12 +116,17 @@ impl<'t> UnverifiedToken<'t> {
         })
     }
 
-    /// `iss`, to choose whose keys to check with. The only claim that is readable before that.
+    /// `iss`, to choose whose keys to check with.
     pub fn issuer(&self) -> &str {
         self.claims
             .get("iss")
             .and_then(Value::as_str)
             .unwrap_or_default()
+    }
+
+    /// `exp`, to know how long to remember that the token is revoked. Nothing else may rely on it.
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
+        self.claims.get("exp").and_then(Value::as_i64)
     }
 
     /// `kid`, to choose the key.

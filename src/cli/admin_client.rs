@@ -4,7 +4,7 @@ use crate::at;
 use crate::config::{self, KeyPath};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,11 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const MAX_REPLY: usize = 1 << 20;
 
-/// The admin listener's answer, or in words why there is none.
+/// The admin listener's answer, or in words why there is none. `body` is JSON.
 pub async fn ask(
     path: &Path,
     method: Method,
     target: &str,
+    body: Option<String>,
 ) -> Result<(StatusCode, String), String> {
     // The file may have mistakes elsewhere: a reload is asked for to be told of them.
     let parsed = config::load(path).map_err(|errors| errors.to_string())?;
@@ -35,7 +36,7 @@ pub async fn ask(
         ));
     }
     let address = reachable(parsed.config.admin.listen.0);
-    tokio::time::timeout(PATIENCE, exchange(address, method, target))
+    tokio::time::timeout(PATIENCE, exchange(address, method, target, body))
         .await
         .unwrap_or_else(|_| Err(format!("no answer in {}s", PATIENCE.as_secs())))
         .map_err(|why| format!("the gateway's admin listener at {address}: {why}"))
@@ -55,6 +56,7 @@ async fn exchange(
     address: SocketAddr,
     method: Method,
     target: &str,
+    body: Option<String>,
 ) -> Result<(StatusCode, String), String> {
     let stream = TcpStream::connect(address)
         .await
@@ -63,11 +65,15 @@ async fn exchange(
         .await
         .map_err(|error| error.to_string())?;
     tokio::spawn(async move { drop(connection.await) });
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(target)
-        .header(header::HOST, address.to_string())
-        .body(Empty::<Bytes>::new())
+        .header(header::HOST, address.to_string());
+    if body.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let request = request
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
         .map_err(|error| error.to_string())?;
     let response = sender
         .send_request(request)

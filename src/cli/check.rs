@@ -79,7 +79,7 @@ async fn ask(provider: &Provider) -> Result<String, fetch::FetchError> {
 }
 
 async fn keys(provider: &Provider, at: &Uri) -> Result<String, fetch::FetchError> {
-    let fetched = fetch::fetch_keys(provider.outbound(), at).await?;
+    let fetched = fetch::fetch_keys(&provider.source, at).await?;
     let mut text = format!("{} keys at {at}\n", fetched.parsed.set.len());
     for remark in &fetched.parsed.dropped {
         // Writing to a String cannot fail.

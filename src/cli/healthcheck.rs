@@ -10,7 +10,12 @@ pub fn run(path: &Path) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&format!("cannot start the runtime: {error}"), FAILED),
     };
-    match runtime.block_on(admin_client::ask(path, Method::GET, "/readyz?verbose")) {
+    match runtime.block_on(admin_client::ask(
+        path,
+        Method::GET,
+        "/readyz?verbose",
+        None,
+    )) {
         Ok((StatusCode::OK, text)) => output::print(&text),
         Ok((_, text)) => output::fail(text.trim_end(), FAILED),
         Err(why) => output::fail(&why, FAILED),

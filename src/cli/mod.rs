@@ -7,6 +7,7 @@ mod demo;
 mod healthcheck;
 mod output;
 mod reload;
+mod revoke;
 mod run;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -63,6 +64,13 @@ enum Command {
     Healthcheck(File),
     /// Ask the running gateway to read its file again, and print what changed or why not.
     Reload(File),
+    /// Have the running gateway refuse a token from its next request on.
+    Revoke {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        what: revoke::What,
+    },
     /// Show the configuration, its schema, or a commented default.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -106,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Check { file, online } => check::run(&file.config, online),
         Command::Healthcheck(file) => healthcheck::run(&file.config),
         Command::Reload(file) => reload::run(&file.config),
+        Command::Revoke { file, what } => revoke::run(&file.config, what),
         Command::Config(ConfigCommand::Show(file)) => config::show(&file.config),
         Command::Config(ConfigCommand::Schema) => config::schema(),
         Command::Config(ConfigCommand::Default) => output::print(crate::config::DEFAULT),

@@ -19,7 +19,7 @@ pub fn run(path: &Path) -> u8 {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&format!("cannot start the runtime: {error}"), FAILED),
     };
-    match runtime.block_on(admin_client::ask(path, Method::POST, "/-/reload")) {
+    match runtime.block_on(admin_client::ask(path, Method::POST, "/-/reload", None)) {
         Ok((StatusCode::OK, text)) => output::print(&told(&text)),
         Ok((StatusCode::UNPROCESSABLE_ENTITY, text)) => {
             anstream::eprintln!("{}", text.trim_end());

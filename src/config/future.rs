@@ -15,7 +15,6 @@ const FUTURE: &[(&[&str], &[&str])] = &[
             "userinfo_endpoint",
         ],
     ),
-    (&["issuer", "*", "jwks"], &["cache_file"]),
     (
         &["oauth", "*"],
         &[

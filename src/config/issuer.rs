@@ -72,6 +72,9 @@ pub struct Jwks {
     pub max_stale: Dur,
     /// At least this long between fetches caused by unknown key ids.
     pub cooldown: Dur,
+    /// A file that the keys are kept in, so that a restart during an outage of the issuer finds them; "": none.
+    /// The gateway writes it with mode 0600 and reads it only while no one else may write it.
+    pub cache_file: PathBuf,
 }
 
 /// A signature algorithm of RFC 7518 or RFC 8037. Symmetric ones and `none` are not to be had.
@@ -168,6 +171,7 @@ impl Default for Jwks {
             max_ttl: Dur::secs(24 * 3600),
             max_stale: Dur::secs(24 * 3600),
             cooldown: Dur::secs(30),
+            cache_file: PathBuf::new(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps a [`KeyStore`] fresh: discovery, the key set, refresh ahead of expiry, and backoff.
 
-use super::{Endpoints, KeyPolicy, KeyStore, jwks};
-use crate::identity::unix_now;
+use super::{CacheFile, Endpoints, KeyPolicy, KeySet, KeyStore, jwks};
+use crate::identity::Clock;
 use crate::outbound::{Outbound, Reply, check_url};
 use crate::telemetry::metrics::IssuerMetrics;
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -10,6 +10,7 @@ use http::{HeaderMap, Uri};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// A key set or discovery document over this size is refused.
 const MAX_DOCUMENT: usize = 1 << 20;
@@ -39,6 +40,10 @@ pub struct Source {
     pub outbound: Outbound,
     /// Where fetches are counted.
     pub metrics: IssuerMetrics,
+    /// What tells when keys were fetched.
+    pub clock: Clock,
+    /// Where the keys are kept over restarts, if anywhere.
+    pub cache_file: Option<CacheFile>,
 }
 
 /// Why a fetch failed; for logs and `check --online`.
@@ -68,7 +73,8 @@ pub struct Fetched {
     pub max_age: Option<Duration>,
 }
 
-/// The fetch loop of one issuer; runs until it is dropped.
+/// The fetch loop of one issuer; runs until it is dropped. A store without keys begins with those
+/// that were kept over the restart, if there are any.
 pub async fn run(source: Source, store: Arc<KeyStore>) {
     if source.opaque {
         return find_endpoints(source, store).await;
@@ -77,14 +83,17 @@ pub async fn run(source: Source, store: Arc<KeyStore>) {
         source,
         store,
         discovered: None,
-        demanded: None,
+        writing: None,
     };
+    fetcher.recall().await;
     let mut backoff = backoff();
     loop {
+        fetcher.store.attempt_begun();
         let outcome = fetcher.refresh().await;
-        let good = outcome.is_ok();
+        fetcher.store.attempt_finished(outcome.is_ok());
         let pause = match outcome {
-            Ok(ttl) => {
+            Ok((keys, ttl)) => {
+                fetcher.keep(keys);
                 backoff = self::backoff();
                 ahead(ttl)
             }
@@ -93,8 +102,12 @@ pub async fn run(source: Source, store: Arc<KeyStore>) {
                 backoff.next().unwrap_or(Duration::from_secs(30))
             }
         };
-        fetcher.store.attempt_finished(Some(good));
-        fetcher.wait(pause).await;
+        // A request with an unknown key id brings the next attempt forward; the store keeps the
+        // cool-down.
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = fetcher.store.demanded() => {}
+        }
     }
 }
 
@@ -122,14 +135,66 @@ struct Fetcher {
     store: Arc<KeyStore>,
     /// When discovery last succeeded.
     discovered: Option<Instant>,
-    /// When a request last caused a fetch.
-    demanded: Option<Instant>,
+    /// The last writing of `cache_file`.
+    writing: Option<JoinHandle<()>>,
 }
 
 impl Fetcher {
-    async fn refresh(&mut self) -> Result<Duration, FetchError> {
+    /// Takes the keys of `cache_file` into an empty store: better than none until the issuer answers.
+    async fn recall(&self) {
+        let Some(file) = self
+            .source
+            .cache_file
+            .clone()
+            .filter(|_| self.store.is_empty())
+        else {
+            return;
+        };
+        let (now, max_stale) = (self.source.clock.now(), self.store.policy().max_stale);
+        let path = file.path().to_owned();
+        let read = tokio::task::spawn_blocking(move || file.read(now, max_stale)).await;
+        let issuer = &self.source.name;
+        match read.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(None) => tracing::debug!(%issuer, file = %path.display(), "no keys kept yet"),
+            Ok(Some(parsed)) => {
+                for remark in &parsed.dropped {
+                    tracing::warn!(%issuer, file = %path.display(), "{remark}");
+                }
+                let (keys, at) = (parsed.set.len(), parsed.set.fetched_at);
+                self.source.metrics.keys_known(keys, at);
+                self.store.replace(parsed.set);
+                tracing::info!(%issuer, file = %path.display(), keys, age_seconds = now.saturating_sub(at), "keys of an earlier run are in use until the issuer answers");
+            }
+            Err(why) => {
+                tracing::warn!(%issuer, file = %path.display(), %why, "cache_file is not used; there are no keys until the issuer answers");
+            }
+        }
+    }
+
+    /// Keeps the keys in `cache_file`, beside the loop: a slow disk must not delay the next fetch.
+    fn keep(&mut self, keys: Arc<KeySet>) {
+        let Some(file) = self.source.cache_file.clone() else {
+            return;
+        };
+        let issuer = Arc::clone(&self.source.name);
+        if self
+            .writing
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
+            tracing::warn!(%issuer, file = %file.path().display(), "the last write of cache_file has not ended; these keys are not kept");
+            return;
+        }
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = file.write(&keys) {
+                tracing::warn!(%issuer, file = %file.path().display(), %error, "cache_file is not written; the keys are in use, a restart would not find them");
+            }
+        }));
+    }
+
+    async fn refresh(&mut self) -> Result<(Arc<KeySet>, Duration), FetchError> {
         let endpoints = self.endpoints().await?;
-        let fetched = fetch_keys(&self.source.outbound, endpoints.key_set()?).await?;
+        let fetched = fetch_keys(&self.source, endpoints.key_set()?).await?;
         for remark in &fetched.parsed.dropped {
             tracing::warn!(issuer = %self.source.name, "{remark}");
         }
@@ -138,8 +203,8 @@ impl Fetcher {
             .metrics
             .keys_fetched(keys, fetched.parsed.set.fetched_at);
         tracing::debug!(issuer = %self.source.name, keys, "keys fetched");
-        self.store.replace(fetched.parsed.set);
-        Ok(ttl(self.store.policy(), fetched.max_age))
+        let set = self.store.replace(fetched.parsed.set);
+        Ok((set, ttl(self.store.policy(), fetched.max_age)))
     }
 
     /// The endpoints: as configured, else from discovery, which is asked anew now and then.
@@ -169,24 +234,6 @@ impl Fetcher {
         self.discovered = None;
         self.source.metrics.keys_failed();
         tracing::warn!(issuer = %self.source.name, document = error.what, error = %error.why, "keys not fetched; the ones at hand stay in use");
-    }
-
-    /// Waits for the next fetch. A request with an unknown key id brings it forward, but not more
-    /// often than the cool-down allows; a request that comes too early is told so at once.
-    async fn wait(&mut self, pause: Duration) {
-        let due = tokio::time::Instant::now() + pause;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(due) => return,
-                () = self.store.demanded() => {
-                    if self.demanded.is_none_or(|at| at.elapsed() >= self.store.policy().cooldown) {
-                        self.demanded = Some(Instant::now());
-                        return;
-                    }
-                    self.store.attempt_finished(None);
-                }
-            }
-        }
     }
 }
 
@@ -281,13 +328,14 @@ fn endpoint(text: &str) -> Result<Uri, String> {
 ///
 /// # Errors
 /// If it cannot be had, or has no usable key.
-pub async fn fetch_keys(outbound: &Outbound, uri: &Uri) -> Result<Fetched, FetchError> {
+pub async fn fetch_keys(source: &Source, uri: &Uri) -> Result<Fetched, FetchError> {
     let wrong = |why: String| FetchError {
         what: "key set",
         why,
     };
-    let reply = get(outbound, uri).await.map_err(wrong)?;
-    let parsed = jwks::parse(&reply.body, unix_now()).map_err(|error| wrong(error.to_string()))?;
+    let reply = get(&source.outbound, uri).await.map_err(wrong)?;
+    let parsed =
+        jwks::parse(&reply.body, source.clock.now()).map_err(|error| wrong(error.to_string()))?;
     Ok(Fetched {
         parsed,
         max_age: max_age(&reply.headers),

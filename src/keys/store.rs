@@ -5,9 +5,10 @@ use crate::identity::UnixSeconds;
 use arc_swap::{ArcSwapOption, Guard};
 use http::Uri;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Requests that may wait at one time for keys to be fetched on their behalf.
 const MAX_WAITING: usize = 1024;
@@ -56,10 +57,20 @@ pub enum KeyStatus {
     },
 }
 
-/// Whether the last attempt to fetch keys brought some.
-#[derive(Debug, Clone, Copy, Default)]
-struct LastAttempt {
-    good: bool,
+/// Where the attempts to fetch keys stand, in one word that requests read and change without a
+/// lock: nanoseconds of the last demanded attempt, how the last one ended, whether one is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Attempts(u64);
+
+/// What a request finds that asks for a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// An attempt was begun by this.
+    Began,
+    /// An attempt is under way. It may have read the keys before the unknown one was published.
+    UnderWay,
+    /// It is too early for another one; whether the last one was good.
+    TooEarly(bool),
 }
 
 /// The keys of one issuer. Readers take no lock.
@@ -68,11 +79,49 @@ pub struct KeyStore {
     policy: KeyPolicy,
     set: ArcSwapOption<KeySet>,
     endpoints: ArcSwapOption<Endpoints>,
-    /// Rung by a request that met an unknown key id.
+    /// [`Attempts`].
+    attempts: AtomicU64,
+    /// What the time in `attempts` counts from.
+    made: Instant,
+    /// Rung by a request that began an attempt, for the fetcher to carry out.
     demand: Notify,
-    /// The last finished attempt; whoever waits for one watches it.
-    attempts: watch::Sender<LastAttempt>,
+    /// Rung at the end of every attempt, for who waits for it.
+    finished: Notify,
     waiting: AtomicUsize,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    const UNDER_WAY: u64 = 1;
+    const GOOD: u64 = 2;
+
+    fn under_way(self) -> bool {
+        self.0 & Self::UNDER_WAY != 0
+    }
+
+    fn good(self) -> bool {
+        self.0 & Self::GOOD != 0
+    }
+
+    /// When an attempt was last demanded, if ever. Two bits shorter than a word of nanoseconds,
+    /// which is 146 years.
+    fn demanded(self) -> Option<Duration> {
+        let nanoseconds = self.0 >> 2;
+        (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
+    }
+
+    /// The same with an attempt that is demanded at `now` and under way.
+    fn demanded_at(self, now: Duration) -> Self {
+        let nanoseconds = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Self(nanoseconds << 2 | self.0 & Self::GOOD | Self::UNDER_WAY)
+    }
+
+    /// Whether another attempt would come too early.
+    fn cooling(self, now: Duration, cooldown: Duration) -> bool {
+        self.demanded()
+            .is_some_and(|at| now.saturating_sub(at) < cooldown)
+    }
 }
 
 // === impl KeyStore ===
@@ -84,8 +133,10 @@ impl KeyStore {
             policy,
             set: ArcSwapOption::empty(),
             endpoints: ArcSwapOption::empty(),
+            attempts: AtomicU64::new(0),
+            made: Instant::now(),
             demand: Notify::new(),
-            attempts: watch::Sender::new(LastAttempt::default()),
+            finished: Notify::new(),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -101,6 +152,11 @@ impl KeyStore {
         let age = now.saturating_sub(set.as_ref()?.fetched_at);
         let limit = i64::try_from(self.policy.max_stale.as_secs()).unwrap_or(i64::MAX);
         (age <= limit).then_some(set)
+    }
+
+    /// Whether no keys have been loaded yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.set.load().is_none()
     }
 
     /// The endpoints, once discovery has found them.
@@ -119,23 +175,19 @@ impl KeyStore {
         }
     }
 
-    /// Puts a new set in place; keys that were there before keep their address.
-    pub fn replace(&self, mut set: KeySet) {
+    /// Puts a new set in place; keys that were there before keep their address. Returns the set as
+    /// it is now.
+    pub fn replace(&self, mut set: KeySet) -> Arc<KeySet> {
         if let Some(earlier) = &*self.set.load() {
             set.keep_known(earlier);
         }
-        self.set.store(Some(Arc::new(set)));
+        let set = Arc::new(set);
+        self.set.store(Some(Arc::clone(&set)));
+        set
     }
 
     pub(super) fn set_endpoints(&self, endpoints: Endpoints) {
         self.endpoints.store(Some(Arc::new(endpoints)));
-    }
-
-    /// Tells who waits that an attempt is over; `None`: it was too early for another one.
-    pub(super) fn attempt_finished(&self, good: Option<bool>) {
-        // Whoever watches is woken even if the value stays the same.
-        self.attempts
-            .send_modify(|last| last.good = good.unwrap_or(last.good));
     }
 
     /// Takes over what another store of the same issuer holds.
@@ -144,23 +196,96 @@ impl KeyStore {
         self.endpoints.store(earlier.endpoints.load_full());
     }
 
+    /// Says that the fetcher has begun an attempt; requests that need one wait for its end.
+    pub(super) fn attempt_begun(&self) {
+        self.attempts.fetch_or(Attempts::UNDER_WAY, AcqRel);
+    }
+
+    /// Says how an attempt ended, and lets go who waited for it.
+    pub(super) fn attempt_finished(&self, good: bool) {
+        let ended = |now: u64| {
+            let kept = now & !(Attempts::UNDER_WAY | Attempts::GOOD);
+            Some(kept | if good { Attempts::GOOD } else { 0 })
+        };
+        // Never an error: there is always a next value.
+        let _ = self.attempts.fetch_update(AcqRel, Acquire, ended);
+        self.finished.notify_waiters();
+    }
+
+    /// Waits until a request has begun an attempt that nobody carries out yet.
     pub(super) async fn demanded(&self) {
-        self.demand.notified().await;
+        loop {
+            self.demand.notified().await;
+            // The attempt before may have begun after that ring and have answered it.
+            if self.attempts().under_way() {
+                return;
+            }
+        }
     }
 
     /// Asks for a fetch because of an unknown key id and waits until one attempt has finished, or
-    /// for `patience`. All callers share one fetch; the fetcher keeps the cool-down.
+    /// for `patience`. All callers share one fetch. Within the cool-down, which failed attempts
+    /// count for as well, the answer is there at once.
     ///
     /// Returns whether the keys are now as fresh as the cool-down lets them be. If not, a token
     /// with an unknown key id cannot be judged: it may be signed with a key that is not here yet.
     pub async fn refresh_for_unknown_key(&self) -> bool {
+        let asked = self.ask(self.made.elapsed());
+        if let Asked::TooEarly(good) = asked {
+            return good;
+        }
         let Some(_place) = self.waiting_place() else {
             return false;
         };
-        let mut attempts = self.attempts.subscribe();
-        self.demand.notify_one();
-        let finished = pingora_timeout::timeout(self.policy.patience, attempts.changed()).await;
-        matches!(finished, Ok(Ok(()))) && attempts.borrow().good
+        let answer = pingora_timeout::timeout(self.policy.patience, self.answer(asked)).await;
+        answer.unwrap_or(false)
+    }
+
+    /// Waits for the end of an attempt that began no earlier than the request asked, as far as the
+    /// cool-down allows, and says how it ended.
+    async fn answer(&self, asked: Asked) -> bool {
+        self.end_of_attempt().await;
+        if asked == Asked::UnderWay && !matches!(self.ask(self.made.elapsed()), Asked::TooEarly(_))
+        {
+            self.end_of_attempt().await;
+        }
+        self.attempts().good()
+    }
+
+    async fn end_of_attempt(&self) {
+        // In this order: an end between the two lines is seen by the second.
+        let finished = self.finished.notified();
+        if self.attempts().under_way() {
+            finished.await;
+        }
+    }
+
+    /// Begins an attempt, unless one is under way or it is too early.
+    fn ask(&self, now: Duration) -> Asked {
+        let mut seen = self.attempts();
+        loop {
+            if seen.under_way() {
+                return Asked::UnderWay;
+            }
+            if seen.cooling(now, self.policy.cooldown) {
+                return Asked::TooEarly(seen.good());
+            }
+            let next = seen.demanded_at(now).0;
+            match self
+                .attempts
+                .compare_exchange_weak(seen.0, next, AcqRel, Acquire)
+            {
+                Ok(_) => {
+                    self.demand.notify_one();
+                    return Asked::Began;
+                }
+                Err(changed) => seen = Attempts(changed),
+            }
+        }
+    }
+
+    fn attempts(&self) -> Attempts {
+        Attempts(self.attempts.load(Acquire))
     }
 
     fn waiting_place(&self) -> Option<WaitingPlace<'_>> {
@@ -176,3 +301,7 @@ impl Drop for WaitingPlace<'_> {
         self.0.fetch_sub(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -67,12 +67,13 @@ async fn dispatch(
     exchange: &mut Exchange,
 ) -> Result<Outcome, Rejection> {
     let upstream = &route.upstream;
-    let (request, upload) = outgoing(errand, route, exchange)?;
+    let (mut request, upload) = outgoing(errand, route, exchange)?;
+    let held = hold_back(request.body_mut(), route).await?;
     let now = exchange.sent(
         &upstream.name,
         upload.as_ref().map(|state| Arc::clone(&state.bytes)),
     );
-    let deadline = route.timeout.map(|timeout| now + timeout);
+    let deadline = held.or(route.timeout.map(|timeout| now + timeout));
     let dispatched = in_time(request, route, now, deadline, upload.as_deref(), exchange).await?;
     upstream
         .duration
@@ -83,6 +84,24 @@ async fn dispatch(
         upload,
         deadline,
     })
+}
+
+/// Searches the beginning of a body that may hold no token, before anything is sent. What the client
+/// takes for that is taken off the route's `timeout`: the deadline that is left, if it had to be waited
+/// for and there is one.
+async fn hold_back(upload: &mut Upload, route: &Route) -> Result<Option<Instant>, Rejection> {
+    if !upload.is_searched() {
+        return Ok(None);
+    }
+    let deadline = route.timeout.map(|timeout| Instant::now() + timeout);
+    let held = match route.timeout {
+        None => upload.hold_back().await,
+        Some(timeout) => pingora_timeout::timeout(timeout, upload.hold_back())
+            .await
+            .unwrap_or(Err(UploadFault::Stalled)),
+    };
+    held.map_err(broken_off)?;
+    Ok(deadline)
 }
 
 /// Refuses a response whose end can be read in two ways.
@@ -125,6 +144,11 @@ fn outgoing(
         .get(HOST)
         .cloned()
         .unwrap_or(HeaderValue::from_static(""));
+    // Who is known has shown a token in the header (RFC 6750 §2: in one place only). A form is one
+    // if the client says so, or if the upstream is told so.
+    let identified = admission.identity.is_some();
+    let searched = identified && upstream::is_form(&head.headers);
+    headers::max_forwards::count_down(&head.method, &mut head.headers)?;
     headers::towards_upstream(
         &mut head.headers,
         &Forwarding {
@@ -139,7 +163,10 @@ fn outgoing(
         },
     )?;
     let target = target(&head.uri, path.as_deref(), &route.strip_prefix)?;
-    let (upload, state) = Upload::new(body, limit, snapshot.limits.body_timeout);
+    let (mut upload, state) = Upload::new(body, limit, snapshot.limits.body_timeout);
+    if searched || (identified && upstream::is_form(&head.headers)) {
+        upload.expect_no_token();
+    }
     if state.is_some() && !head.headers.contains_key(CONTENT_LENGTH) {
         // hyper leaves out a body of unknown length where it is unusual, as with GET.
         let chunked = HeaderValue::from_static("chunked");
@@ -222,11 +249,8 @@ async fn in_time(
 fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {
     let fault = upload.and_then(UploadState::fault);
     match (error, fault) {
-        (_, Some(UploadFault::TooLarge)) => Reason::BodyTooLarge.into(),
-        (_, Some(UploadFault::Stalled)) => Reason::RequestTimeout.into(),
-        (_, Some(UploadFault::Broken)) | (SendError::Upload, None) => {
-            Rejection::noted(Reason::BadRequest, "the client broke off its request body")
-        }
+        (_, Some(fault)) => broken_off(fault),
+        (SendError::Upload, None) => broken_off(UploadFault::Broken),
         (SendError::Connect(error), None) => {
             Rejection::noted(Reason::UpstreamConnect, error.to_string())
         }
@@ -239,6 +263,15 @@ fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {
         (SendError::Reset(error), None) => {
             Rejection::noted(Reason::UpstreamReset, error.to_string())
         }
+    }
+}
+
+fn broken_off(fault: UploadFault) -> Rejection {
+    match fault {
+        UploadFault::TooLarge => Reason::BodyTooLarge.into(),
+        UploadFault::Stalled => Reason::RequestTimeout.into(),
+        UploadFault::Broken => Rejection::noted(Reason::BadRequest, fault.to_string()),
+        UploadFault::SecondToken => Rejection::noted(Reason::MultipleTokens, fault.to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A client and its socket: deadlines on heads and on idleness, and a voice for what hyper would
 //! refuse with a bare status line.
 
+use super::head::{Flaw, Watch};
 use super::{Shared, unparsed};
 use crate::rejection::{Reason, Rejection};
 use crate::snapshot::Limits;
@@ -11,8 +12,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,10 +31,14 @@ pub(super) struct Client {
     phase: AtomicU8,
     /// Whether a request body is still coming in.
     pub arriving: Arc<AtomicBool>,
-    /// Whether any request has been read.
-    asked: AtomicBool,
+    /// Requests that hyper has read.
+    asked: AtomicU64,
     /// Whether the last request came with a body, of which there may be more than was read.
     body: AtomicBool,
+    /// Heads that the socket has seen come in whole.
+    heads: AtomicU64,
+    /// The first request that hyper takes and the gateway does not, and what is wrong with it.
+    flaw: OnceLock<(u64, Flaw)>,
 }
 
 /// Nothing of a request is there.
@@ -58,21 +63,38 @@ impl Client {
             text,
             phase: AtomicU8::new(HEAD),
             arriving: Arc::default(),
-            asked: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
             body: AtomicBool::new(false),
+            heads: AtomicU64::new(0),
+            flaw: OnceLock::new(),
         }
     }
 
     /// A whole head has been read; `body`: one that a body follows.
     pub(super) fn asked(&self, body: bool) {
-        self.body.store(body, Relaxed);
-        self.asked.store(true, Relaxed);
+        self.asked.fetch_add(1, Relaxed);
+        // Where a flawed request ends is anybody's guess.
+        self.body.store(body || self.flaw().is_some(), Relaxed);
         self.phase.store(BUSY, Relaxed);
     }
 
     /// Whether any request has been read.
     pub(super) fn has_asked(&self) -> bool {
-        self.asked.load(Relaxed)
+        self.asked.load(Relaxed) > 0
+    }
+
+    /// What is wrong with the request that was read last, if it must not be served. It has to be
+    /// the last one of its connection.
+    ///
+    /// Its bytes have been watched before hyper got them, so a head that was not seen whole is one
+    /// that hyper reads differently.
+    pub(super) fn flaw(&self) -> Option<Flaw> {
+        let asked = self.asked.load(Relaxed);
+        match self.flaw.get() {
+            Some((request, flaw)) if *request <= asked => Some(*flaw),
+            _ if self.heads.load(Relaxed) < asked => Some(Flaw::OutOfStep),
+            _ => None,
+        }
     }
 
     /// The answer to the present request is complete.
@@ -91,6 +113,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// counted from its first byte on every request, and one for the time between requests.
 pub(super) struct Socket {
     stream: Gathered,
+    watch: Watch,
     client: Arc<Client>,
     shared: Arc<Shared>,
     header_timeout: Duration,
@@ -126,6 +149,7 @@ impl Socket {
     ) -> Self {
         Self {
             stream: Gathered(stream),
+            watch: Watch::new(),
             client: Arc::clone(client),
             shared: Arc::clone(shared),
             header_timeout: limits.header_timeout,
@@ -167,6 +191,24 @@ impl Socket {
             // If it has passed already, the next read says so.
             let _ = self.poll_deadline(cx);
         }
+    }
+
+    /// Looks at what has just come, before hyper does.
+    ///
+    /// Several requests may come in one read, so a flaw is kept with the number of its request: the
+    /// ones before it are served, and it is refused when hyper hands it over. Only where that has
+    /// happened already, and the flaw is in a body that is being read, does the read fail.
+    fn look_at(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let looked = self.watch.feed(bytes);
+        self.client.heads.store(self.watch.heads(), Relaxed);
+        let Err((request, flaw)) = looked else {
+            return Ok(());
+        };
+        let _ = self.client.flaw.set((request, flaw));
+        if request <= self.client.asked.load(Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, flaw));
+        }
+        Ok(())
     }
 
     fn timed_out(&self) -> io::Error {
@@ -259,6 +301,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.look_at(buffer.filled().get(before..).unwrap_or_default())?;
         let phase = self.client.phase.load(Relaxed);
         if phase != IDLE && phase != HEAD {
             return polled;
@@ -320,9 +363,15 @@ impl AsyncWrite for Socket {
         // An upstream may answer before the request has ended: what comes then is no next head.
         let finishing = self.client.phase.load(Relaxed) == FINISHING;
         if finishing && !self.client.arriving.load(Relaxed) {
-            self.client.phase.store(IDLE, Relaxed);
-            self.heard = false;
-            self.deadline = Instant::now() + self.idle_timeout;
+            // The next head may have begun to come with the last request.
+            self.heard = self.watch.in_head();
+            let (phase, patience) = if self.heard {
+                (HEAD, self.header_timeout)
+            } else {
+                (IDLE, self.idle_timeout)
+            };
+            self.client.phase.store(phase, Relaxed);
+            self.deadline = Instant::now() + patience;
             self.rearm(cx);
         }
         Poll::Ready(Ok(()))

@@ -3,6 +3,7 @@
 mod client;
 mod connection;
 mod drain;
+mod head;
 mod listen;
 mod metadata;
 mod oauth;

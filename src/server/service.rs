@@ -6,7 +6,6 @@ use crate::authn::Need;
 use crate::authn::opaque::{self, Finding, Question};
 use crate::gateway::{self, Admission, Decision};
 use crate::headers::X_REQUEST_ID;
-use crate::identity::unix_now;
 use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
@@ -16,8 +15,9 @@ use crate::telemetry::exchange::Exchange;
 use crate::upstream::Received;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use http::header::{ALLOW, CONNECTION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::borrow::Cow;
@@ -72,6 +72,13 @@ async fn answer(
         id,
         &snapshot.outside,
     );
+    if let Some(flaw) = client.flaw() {
+        let rejection = Rejection::noted(Reason::BadRequest, flaw.to_string());
+        let mut response = refuse(rejection, None, exchange);
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+        return response;
+    }
     match decide(&snapshot, &head, peer, &mut exchange).await {
         Ok(Verdict::Proxy { admission, path }) => {
             let errand = Errand {
@@ -90,6 +97,7 @@ async fn answer(
         }
         Ok(Verdict::Token(mount)) => oauth::token(&mount, &snapshot, head, body, exchange).await,
         Ok(Verdict::Metadata) => metadata::serve(&snapshot, &head, peer, exchange),
+        Ok(Verdict::Options(allow)) => options(&allow, exchange),
         Err(rejection) => refuse(rejection, metadata::url(&head, peer), exchange),
     }
 }
@@ -102,6 +110,7 @@ enum Verdict {
     },
     Token(Arc<Mount>),
     Metadata,
+    Options(Box<str>),
 }
 
 /// Decides. In between fetches keys or asks an issuer, once, if that is what the decision needs.
@@ -117,7 +126,7 @@ async fn decide(
     }
     let (mut refreshed, mut finding) = (None, None);
     loop {
-        let (now, steps) = (unix_now(), &mut Untold);
+        let (now, steps) = (snapshot.clock.now(), &mut Untold);
         match gateway::admit_with(snapshot, &view, finding.as_ref(), now, steps) {
             Decision::Admitted(admission) => {
                 exchange.routed(&admission.route.metrics);
@@ -135,6 +144,7 @@ async fn decide(
                 return Ok(Verdict::Token(mount));
             }
             Decision::Metadata => return Ok(Verdict::Metadata),
+            Decision::Options(allow) => return Ok(Verdict::Options(allow)),
             Decision::Needs(_, Need::Keys(issuer)) if refreshed.is_none() => {
                 refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
             }
@@ -180,15 +190,28 @@ async fn decide(
 /// Has an issuer asked about a token, and its answer judged. A decision that is given what came of
 /// it does not need it again.
 async fn introspect(snapshot: &Snapshot, question: Question) -> Result<Finding, Rejection> {
-    let known = Arc::clone(&snapshot.tokens);
+    let (known, clock) = (Arc::clone(&snapshot.tokens), snapshot.clock.clone());
     let Question {
         issuer,
         introspection,
         token,
         digest,
     } = question;
-    let judge = move |reply| opaque::judge(&issuer, digest, reply, &known, unix_now());
+    let judge = move |reply| opaque::judge(&issuer, digest, reply, &known, clock.now());
     introspection.ask(token, digest, judge).await
+}
+
+/// Answers an `OPTIONS` that goes no further.
+fn options(allow: &str, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    // Methods are tokens, and they come from the table or are our own words.
+    if let Ok(allow) = HeaderValue::from_str(allow) {
+        response.headers_mut().insert(ALLOW, allow);
+    }
+    exchange.status(response.status());
+    let id = exchange.request_id().clone();
+    own(response, id.to_str().unwrap_or_default(), Some(exchange))
 }
 
 /// Answers with a refusal and hands it to the record. `metadata` is where a challenge points to.

@@ -6,6 +6,7 @@ use crate::authn::Issuers;
 use crate::authn::known::{Bounds, KnownTokens};
 use crate::config::{self, ConfigErrors, KeyPath, LogFormat, Mistake, Parsed};
 use crate::headers::IdentityGuard;
+use crate::identity::Clock;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
 use crate::store::SharedStore;
@@ -21,6 +22,8 @@ pub struct Env {
     pub metrics: Arc<Metrics>,
     /// What gateways remember together.
     pub store: Arc<SharedStore>,
+    /// What tells the time.
+    pub clock: Clock,
     /// The snapshot before, if there is one.
     pub previous: Option<Arc<Snapshot>>,
 }
@@ -75,6 +78,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         issuers: Issuers::new(list.clone(), unknown),
         providers,
         tokens: known_tokens(&config.token_cache, env),
+        clock: env.clock.clone(),
         upstreams,
         access_policy: access_policy(&config.log),
         outside: Arc::new(env.metrics.route(&"-".into())),

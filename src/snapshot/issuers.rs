@@ -8,10 +8,11 @@ use crate::authn::verify::IssuerRules;
 use crate::config::{self, Config, Mistake};
 use crate::introspection::{Asking, Introspection};
 use crate::keys::fetch::Source;
-use crate::keys::{KeyPolicy, KeyStore};
+use crate::keys::{CacheFile, KeyPolicy, KeyStore, folder_of};
 use crate::outbound::{Outbound, check_url};
 use crate::telemetry::metrics::IssuerMetrics;
 use http::{HeaderValue, Uri};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,47 @@ pub(super) fn build(config: &Config, env: &Env, mistakes: &mut Vec<Mistake>) -> 
             providers.push(provider(issuer, rules, source, credential, env));
         }
     }
+    cache_files(config, mistakes);
     providers
+}
+
+/// Checks that every `cache_file` can be one, and is one issuer's alone.
+fn cache_files(config: &Config, mistakes: &mut Vec<Mistake>) {
+    let mut seen: Vec<(PathBuf, &str)> = Vec::new();
+    for (name, issuer) in &config.issuer {
+        let path = &issuer.jwks.cache_file;
+        if path.as_os_str().is_empty() {
+            continue;
+        }
+        let at = at!["issuer", name, "jwks", "cache_file"];
+        let Some(file) = path.file_name().filter(|_| !path.is_dir()) else {
+            let mistake = Mistake::value(at, "cache_file is a folder");
+            mistakes.push(
+                mistake.hint(
+                    "name a file in it, e.g. \"/var/lib/bonterra-gateway/bonterra.keys.json\"",
+                ),
+            );
+            continue;
+        };
+        // Two spellings of one path are one file.
+        let place = match folder_of(path).canonicalize() {
+            Ok(folder) => folder.join(file),
+            Err(error) => {
+                let folder = folder_of(path).display();
+                let mistake =
+                    Mistake::value(at, format!("the folder {folder} cannot be used: {error}"));
+                mistakes.push(mistake.hint("create it, so that the gateway's user and nobody else may write there; a relative path begins at the gateway's working directory"));
+                continue;
+            }
+        };
+        match seen.iter().find(|(other, _)| *other == place) {
+            Some((_, other)) => {
+                let text = format!("[issuer.{other}] keeps its keys in this file");
+                mistakes.push(Mistake::value(at, text).hint("give each issuer a file of its own"));
+            }
+            None => seen.push((place, name)),
+        }
+    }
 }
 
 /// Takes over from the snapshot before what has not changed: the whole issuer, or its key store if
@@ -217,5 +258,9 @@ fn source(
         opaque: issuer.opaque,
         outbound,
         metrics: env.metrics.issuer(&name.into()),
+        clock: env.clock.clone(),
+        cache_file: Some(&issuer.jwks.cache_file)
+            .filter(|path| !path.as_os_str().is_empty())
+            .map(|path| CacheFile::new(path.clone(), url)),
     })
 }

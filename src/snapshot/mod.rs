@@ -19,6 +19,7 @@ use crate::authn::known::KnownTokens;
 use crate::authz::AccessRules;
 use crate::config::{self, Config};
 use crate::headers::{HeaderRules, IdentityGuard};
+use crate::identity::Clock;
 use crate::keys::fetch;
 use crate::oauth::Surface;
 use crate::outbound::Outbound;
@@ -51,6 +52,8 @@ pub struct Snapshot {
     pub providers: Vec<Provider>,
     /// What is known of tokens that were seen before.
     pub tokens: Arc<KnownTokens>,
+    /// What tells the time; the same for all snapshots of a process.
+    pub clock: Clock,
     /// The headers that only the gateway sets.
     pub guard: IdentityGuard,
     /// The upstreams by name.

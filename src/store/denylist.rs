@@ -56,8 +56,9 @@ pub struct Full;
 type NameHash = u64;
 
 /// All revocations that have not run out.
-#[derive(Default)]
 pub struct Denylist {
+    /// Entries at most.
+    limit: usize,
     tokens: HashMap<TokenDigest, UnixSeconds>,
     ids: HashMap<NameHash, UnixSeconds>,
     subjects: HashMap<NameHash, Cutoff>,
@@ -90,6 +91,12 @@ impl std::error::Error for Full {}
 
 // === impl Denylist ===
 
+impl Default for Denylist {
+    fn default() -> Self {
+        Self::with_limit(MAX_ENTRIES)
+    }
+}
+
 impl fmt::Debug for Denylist {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Denylist")
@@ -99,6 +106,18 @@ impl fmt::Debug for Denylist {
 }
 
 impl Denylist {
+    fn with_limit(limit: usize) -> Self {
+        Self {
+            limit,
+            tokens: HashMap::new(),
+            ids: HashMap::new(),
+            subjects: HashMap::new(),
+            names: RandomState::new(),
+            any: AtomicBool::new(false),
+            writing: Mutex::new(()),
+        }
+    }
+
     /// Whether a token is revoked: this very one, its id, or all of its subject's up to its `iat`.
     pub fn holds(&self, digest: &TokenDigest, identity: &Identity) -> bool {
         if !self.any.load(Ordering::Acquire) {
@@ -138,9 +157,9 @@ impl Denylist {
             .writing
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.len() >= MAX_ENTRIES {
+        if self.len() >= self.limit {
             self.drop_expired(now);
-            if self.len() >= MAX_ENTRIES {
+            if self.len() >= self.limit {
                 return Err(Full);
             }
         }
@@ -208,5 +227,126 @@ impl Denylist {
 
     fn name(&self, issuer: &str, name: &str) -> NameHash {
         self.names.hash_one((issuer, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Claims, Members, Scopes};
+    use serde_json::json;
+
+    fn identity(issuer: &str, claims: Value) -> Identity {
+        let Value::Object(map) = claims else {
+            panic!("claims are an object")
+        };
+        let members = map.into_iter().map(|(name, value)| (name.into(), value));
+        let claims = Claims::verified(Members::new(members.collect()).expect("distinct names"));
+        Identity {
+            issuer: issuer.into(),
+            scopes: Scopes::of(&claims),
+            claims,
+            expires_at: 1000,
+            not_before: None,
+            headers: Box::default(),
+        }
+    }
+
+    fn subject(issued_until: UnixSeconds, until: UnixSeconds) -> Revocation {
+        Revocation::Subject {
+            issuer: "a".into(),
+            subject: "u".into(),
+            issued_until,
+            until,
+        }
+    }
+
+    #[test]
+    fn hits_what_is_named_and_nothing_else() {
+        let (one, other) = (TokenDigest::of("one"), TokenDigest::of("other"));
+        let token = || Revocation::Token {
+            digest: one,
+            until: 100,
+        };
+        let id = || Revocation::Id {
+            issuer: "a".into(),
+            id: "x".into(),
+            until: 100,
+        };
+        let all = json!({"jti": "x", "sub": "u", "iat": 50});
+        for (revocation, digest, issuer, claims, hit) in [
+            (token(), one, "a", json!({}), true),
+            (token(), one, "b", json!({}), true),
+            (token(), other, "a", all.clone(), false),
+            (id(), other, "a", all.clone(), true),
+            (id(), other, "b", all.clone(), false),
+            (id(), other, "a", json!({"jti": "y"}), false),
+            (id(), other, "a", json!({"jti": ["x"]}), false),
+            (id(), other, "a", json!({"sub": "x"}), false),
+            (subject(50, 100), other, "a", all.clone(), true),
+            (subject(49, 100), other, "a", all.clone(), false),
+            (subject(50, 100), other, "b", all.clone(), false),
+            (subject(50, 100), other, "a", json!({"sub": "u"}), true),
+            (
+                subject(50, 100),
+                other,
+                "a",
+                json!({"sub": "v", "iat": 1}),
+                false,
+            ),
+            (subject(50, 100), other, "a", json!({"iat": 1}), false),
+        ] {
+            let denylist = Denylist::default();
+            let identity = identity(issuer, claims);
+            assert!(!denylist.holds(&digest, &identity), "before {revocation:?}");
+            denylist.add(revocation.clone(), 0).expect("room");
+            let held = denylist.holds(&digest, &identity);
+            assert_eq!(
+                held, hit,
+                "{revocation:?} {digest:?} {issuer} {:?}",
+                identity.claims
+            );
+        }
+    }
+
+    #[test]
+    fn a_later_word_takes_nothing_back() {
+        let denylist = Denylist::default();
+        let caller = identity("a", json!({"sub": "u", "iat": 50}));
+        let digest = TokenDigest::of("x");
+        denylist.add(subject(50, 200), 0).expect("room");
+        denylist.add(subject(40, 100), 0).expect("room");
+        denylist.sweep(150);
+        assert!(denylist.holds(&digest, &caller));
+    }
+
+    #[test]
+    fn forgets_what_has_run_out_and_nothing_sooner() {
+        let denylist = Denylist::default();
+        let digest = TokenDigest::of("x");
+        let caller = identity("a", json!({}));
+        let revocation = Revocation::Token { digest, until: 100 };
+        denylist.add(revocation, 0).expect("room");
+        denylist.sweep(99);
+        assert!(denylist.holds(&digest, &caller));
+        denylist.sweep(100);
+        assert!(!denylist.holds(&digest, &caller));
+        assert!(denylist.is_empty());
+    }
+
+    #[test]
+    fn keeps_everything_and_says_so_when_it_is_full() {
+        let denylist = Denylist::with_limit(3);
+        let entry = |n: usize, until| Revocation::Token {
+            digest: TokenDigest::of(&n.to_string()),
+            until,
+        };
+        for n in 0..3 {
+            denylist.add(entry(n, 100), 0).expect("room");
+        }
+        assert_eq!(denylist.add(entry(3, 100), 99), Err(Full));
+        assert!(denylist.holds(&TokenDigest::of("0"), &identity("a", json!({}))));
+        assert_eq!(denylist.add(entry(3, 200), 100), Ok(()));
+        assert_eq!(denylist.len(), 1);
     }
 }

@@ -59,7 +59,7 @@ metrics! {
     auth_decisions_total: IntCounterVec ["issuer", "outcome", "reason"],
     /// Requests refused, by route and reason.
     rejections_total: IntCounterVec ["route", "reason"],
-    /// Lookups in the cache of verified tokens, by result (hit or miss).
+    /// Tokens looked up among those seen before, by result: hit (verified), refused (remembered as such) or miss.
     verified_token_cache_requests_total: IntCounterVec ["result"],
     /// Fetches of an issuer's keys, by result (ok or error).
     jwks_fetches_total: IntCounterVec ["issuer", "result"],
@@ -145,7 +145,9 @@ pub struct IssuerMetrics {
 pub struct TokenCacheMetrics {
     /// Tokens recognised.
     pub hit: IntCounter,
-    /// Tokens that had to be verified.
+    /// Tokens whose refusal was remembered.
+    pub refused: IntCounter,
+    /// Tokens that had to be judged anew.
     pub miss: IntCounter,
 }
 
@@ -206,6 +208,7 @@ impl Metrics {
         };
         TokenCacheMetrics {
             hit: of("hit"),
+            refused: of("refused"),
             miss: of("miss"),
         }
     }
@@ -267,11 +270,16 @@ impl IssuerMetrics {
 
     /// Notes a good fetch of keys.
     pub fn keys_fetched(&self, keys: usize, at: i64) {
-        let name: &str = &self.name;
         self.all
             .jwks_fetches_total
-            .with_label_values(&[name, "ok"])
+            .with_label_values(&[&*self.name, "ok"])
             .inc();
+        self.keys_known(keys, at);
+    }
+
+    /// Notes which keys are in use, and when they were fetched.
+    pub fn keys_known(&self, keys: usize, at: i64) {
+        let name: &str = &self.name;
         self.all
             .jwks_keys
             .with_label_values(&[name])

@@ -1,9 +1,11 @@
 //! The APIs behind the gateway: their servers, which one to ask, and the connections to it.
 
+mod form_scan;
 mod pool;
 mod received;
 mod upload;
 
+pub use form_scan::is_form;
 pub use pool::{Connection, Dispatched, SendError, send, sweep_idle};
 pub use received::Received;
 pub use upload::{Upload, UploadFault, UploadState};

@@ -1,14 +1,20 @@
-//! The body of a request on its way to an upstream: counted, limited, and timed.
+//! The body of a request on its way to an upstream: counted, limited, and timed; and, where the
+//! caller has shown a token already, searched for another.
 
 use super::Received;
-use bytes::Bytes;
+use super::form_scan::FormScan;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+
+/// As much of a form is searched before the upstream sees anything of the request.
+const HELD_BACK: usize = 64 << 10;
 
 /// The body that is sent upstream.
 #[derive(Debug)]
@@ -26,6 +32,12 @@ pub struct Stream {
     patience: Duration,
     timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     state: Arc<UploadState>,
+    /// Where there must be no token in the body.
+    scan: Option<FormScan>,
+    /// What was read before the request was sent.
+    held: Bytes,
+    /// Whether that was all.
+    ended: bool,
 }
 
 /// What the proxy can see of an upload while hyper sends it.
@@ -49,6 +61,8 @@ pub enum UploadFault {
     Stalled,
     /// The client broke off.
     Broken,
+    /// A token came in the form, too (RFC 6750 §2).
+    SecondToken,
 }
 
 // The stages of an upload; it starts at 0, running.
@@ -56,6 +70,7 @@ const DONE: u8 = 1;
 const TOO_LARGE: u8 = 2;
 const STALLED: u8 = 3;
 const BROKEN: u8 = 4;
+const SECOND_TOKEN: u8 = 5;
 
 // === impl UploadState ===
 
@@ -98,6 +113,7 @@ impl UploadState {
             TOO_LARGE => Some(UploadFault::TooLarge),
             STALLED => Some(UploadFault::Stalled),
             BROKEN => Some(UploadFault::Broken),
+            SECOND_TOKEN => Some(UploadFault::SecondToken),
             _ => None,
         }
     }
@@ -111,6 +127,7 @@ impl fmt::Display for UploadFault {
             Self::TooLarge => "the request body is over max_body",
             Self::Stalled => "the request body stalled",
             Self::Broken => "the client broke off its request body",
+            Self::SecondToken => "a token in the header and in the form",
         })
     }
 }
@@ -132,8 +149,37 @@ impl Upload {
             patience,
             timer: None,
             state: Arc::clone(&state),
+            scan: None,
+            held: Bytes::new(),
+            ended: false,
         };
         (Self::Streaming(Box::new(stream)), Some(state))
+    }
+
+    /// For a form from a caller that has shown a token: breaks off with
+    /// [`UploadFault::SecondToken`] if there is another one in it.
+    pub fn expect_no_token(&mut self) {
+        if let Self::Streaming(stream) = self {
+            stream.scan = Some(FormScan::new());
+        }
+    }
+
+    /// Whether [`Self::hold_back`] would wait for the client.
+    pub fn is_searched(&self) -> bool {
+        matches!(self, Self::Streaming(stream) if stream.scan.is_some())
+    }
+
+    /// Reads the beginning of a body that is searched, so that nothing is sent of one with a token
+    /// in it. A token that comes later than 64 KiB breaks off what the upstream is reading already:
+    /// it sees a request that has no end, and must not act on it.
+    ///
+    /// # Errors
+    /// What breaks off any upload, and [`UploadFault::SecondToken`].
+    pub async fn hold_back(&mut self) -> Result<(), UploadFault> {
+        match self {
+            Self::Streaming(stream) if stream.scan.is_some() => stream.hold_back().await,
+            Self::Empty | Self::Streaming(_) => Ok(()),
+        }
     }
 }
 
@@ -146,16 +192,60 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    fn stop(
-        &self,
-        stage: u8,
-        fault: UploadFault,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+    fn stop(&self, fault: UploadFault) -> UploadFault {
+        let stage = match fault {
+            UploadFault::TooLarge => TOO_LARGE,
+            UploadFault::Stalled => STALLED,
+            UploadFault::Broken => BROKEN,
+            UploadFault::SecondToken => SECOND_TOKEN,
+        };
         self.state.stage.store(stage, Relaxed);
-        Poll::Ready(Some(Err(fault)))
+        fault
+    }
+
+    async fn hold_back(&mut self) -> Result<(), UploadFault> {
+        // Copied: many small pieces would each keep the whole buffer that they came in.
+        let mut held = BytesMut::new();
+        while held.len() < HELD_BACK && !self.is_end_stream() {
+            match poll_fn(|cx| self.poll_client(cx)).await {
+                Some(data) => held.extend_from_slice(&data?),
+                None => self.ended = true,
+            }
+        }
+        self.held = held.freeze();
+        if self.is_end_stream() {
+            self.state.stage.store(DONE, Relaxed);
+        }
+        Ok(())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+        let data = if !self.held.is_empty() {
+            self.state.moves();
+            Some(Ok(std::mem::take(&mut self.held)))
+        } else if self.ended {
+            None
+        } else {
+            ready!(self.poll_client(cx))
+        };
+        Poll::Ready(match data {
+            None => {
+                self.state.stage.store(DONE, Relaxed);
+                None
+            }
+            Some(Err(fault)) => Some(Err(fault)),
+            Some(Ok(data)) => {
+                self.state.bytes.fetch_add(data.len() as u64, Relaxed);
+                if self.is_end_stream() {
+                    self.state.stage.store(DONE, Relaxed);
+                }
+                Some(Ok(Frame::data(data)))
+            }
+        })
+    }
+
+    /// What comes from the client, within the limits.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             self.state.starved.store(true, Relaxed);
             let patience = self.patience;
@@ -163,36 +253,53 @@ impl Stream {
                 .timer
                 .get_or_insert_with(|| Box::pin(pingora_timeout::sleep(patience)));
             ready!(timer.as_mut().poll(cx));
-            return self.stop(STALLED, UploadFault::Stalled);
+            return Poll::Ready(Some(Err(self.stop(UploadFault::Stalled))));
         };
         self.timer = None;
         self.state.moves();
-        match frame {
-            None => {
-                self.state.stage.store(DONE, Relaxed);
-                Poll::Ready(None)
+        // Trailers are not forwarded: they could carry what the identity guard has stripped.
+        let data = match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Err(_)) => return Poll::Ready(Some(Err(self.stop(UploadFault::Broken)))),
+            Some(Ok(Ok(data))) => data,
+            Some(Ok(Err(_))) | None => {
+                let named = self.scan.as_ref().is_some_and(FormScan::ends);
+                let fault = named.then(|| Err(self.stop(UploadFault::SecondToken)));
+                return Poll::Ready(fault);
             }
-            Some(Err(_)) => self.stop(BROKEN, UploadFault::Broken),
-            Some(Ok(frame)) => self.pass(frame),
-        }
+        };
+        Poll::Ready(Some(self.check(&data).map(|()| data)))
     }
 
-    fn pass(&mut self, frame: Frame<Bytes>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        // Trailers are not forwarded: they could carry what the identity guard has stripped.
-        let Ok(data) = frame.into_data() else {
-            self.state.stage.store(DONE, Relaxed);
-            return Poll::Ready(None);
+    fn check(&mut self, data: &[u8]) -> Result<(), UploadFault> {
+        let Some(left) = self.left.checked_sub(data.len() as u64) else {
+            return Err(self.stop(UploadFault::TooLarge));
         };
-        let size = data.len() as u64;
-        if size > self.left {
-            return self.stop(TOO_LARGE, UploadFault::TooLarge);
+        self.left = left;
+        // A body of known length is not polled again behind its last byte.
+        let last = self.body.is_end_stream();
+        let has_token = |scan: &mut FormScan| scan.feed(data) || (last && scan.ends());
+        if self.scan.as_mut().is_some_and(has_token) {
+            return Err(self.stop(UploadFault::SecondToken));
         }
-        self.left -= size;
-        self.state.bytes.fetch_add(size, Relaxed);
-        if self.body.is_end_stream() {
-            self.state.stage.store(DONE, Relaxed);
+        Ok(())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.held.is_empty() && (self.ended || self.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = self.held.len() as u64;
+        if self.ended {
+            return SizeHint::with_exact(held);
         }
-        Poll::Ready(Some(Ok(Frame::data(data))))
+        let coming = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(coming.lower().saturating_add(held));
+        if let Some(upper) = coming.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint
     }
 }
 
@@ -213,14 +320,14 @@ impl Body for Upload {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming(stream) => stream.body.is_end_stream(),
+            Self::Streaming(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming(stream) => stream.body.size_hint(),
+            Self::Streaming(stream) => stream.size_hint(),
         }
     }
 }

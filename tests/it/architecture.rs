@@ -38,7 +38,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 19] = [
+const WITHIN: [(&str, &str, &str); 20] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -80,6 +80,7 @@ const WITHIN: [(&str, &str, &str); 19] = [
     ("introspection", "strict_json", "reads what the issuer says"),
     ("introspection", "telemetry", "counts questions"),
     ("keys", "outbound", "fetches keys"),
+    ("keys", "strict_json", "a key with a member twice is none"),
     ("keys", "telemetry", "counts fetches"),
     (
         "request",
@@ -94,7 +95,7 @@ const WITHIN: [(&str, &str, &str); 19] = [
     (
         "strict_json",
         "identity",
-        "an object's members are kept as claims are",
+        "reads objects as the members that claims are made of",
     ),
     (
         "telemetry",
@@ -122,7 +123,7 @@ const SPEAKS_HTTP: [&str; 9] = [
 ];
 
 /// Where requests are decided about: values in, values out.
-const DECIDES: [&str; 8] = [
+const DECIDES: [&str; 9] = [
     "authn/",
     "authz",
     "gateway",
@@ -131,6 +132,7 @@ const DECIDES: [&str; 8] = [
     "rejection",
     "request",
     "route",
+    "strict_json",
 ];
 
 /// What deciding code has no use for.

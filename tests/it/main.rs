@@ -15,4 +15,6 @@ mod opaque;
 mod paths;
 mod proxying;
 mod refusals;
+mod revocation;
+mod rim;
 mod smoke;

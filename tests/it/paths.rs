@@ -211,34 +211,6 @@ async fn a_path_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
-async fn a_fragment_changes_no_decision_and_goes_no_further() {
-    let world = world().await;
-    for (target, decided, sent) in [
-        ("/admin/1#x", 401, None),
-        ("/admin#/../public/1", 401, None),
-        ("/admin/1#?x", 401, None),
-        ("/public/1#/../../admin/1", 200, Some("/public/1")),
-        ("/public/1?x#/admin", 200, Some("/public/1?x")),
-    ] {
-        world.echo.forget();
-        let reply = send(&world, target, "host: a\r\n").await;
-        assert!(
-            reply.status == decided || reply.status == 400,
-            "{target}: {}",
-            reply.status
-        );
-        let seen: Vec<String> = world
-            .echo
-            .seen()
-            .into_iter()
-            .map(|seen| seen.target)
-            .collect();
-        let expected: Vec<&str> = sent.into_iter().filter(|_| reply.status == 200).collect();
-        assert_eq!(seen, expected, "{target}");
-    }
-}
-
-#[tokio::test]
 async fn what_is_matched_is_what_is_sent() {
     let world = world().await;
     for (target, route, sent) in [

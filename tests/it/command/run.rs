@@ -1,7 +1,7 @@
 //! `run` with its signals, and the commands that speak to a gateway that runs.
 
 use crate::harness::link::{Link, nothing};
-use crate::harness::program::{GatewayProcess, Running, call, program};
+use crate::harness::program::{GatewayProcess, Running, call, program, shell};
 use crate::harness::{CONFIG, eventually, nobody, request, within};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
 use bonterra_gateway::demo::echo::Echo;
@@ -231,6 +231,53 @@ async fn the_reload_command_says_what_changed_or_why_not() {
     assert_eq!(broken.code, Some(1), "{}", broken.stdout);
     for part in ["gateway.toml:", "does not say where the admin listener is"] {
         assert!(broken.stderr.contains(part), "{}", broken.stderr);
+    }
+}
+
+#[tokio::test]
+async fn the_revoke_command_has_a_token_refused() {
+    let scene = scene("0s").await;
+    scene.gateway.logged("ready").await;
+    let file = scene.gateway.file();
+    let (file, binary) = (file.display(), env!("CARGO_BIN_EXE_bonterra-gateway"));
+    let token = scene.auth.token();
+    let asks = async |token: &str| {
+        let asked = request(scene.gateway.address, "GET", "/grants/1").bearer(token);
+        asked.send().await.status
+    };
+    assert_eq!(asks(&token).await, 200);
+    let piped = format!("printf '%s\\n' {token} | {binary} revoke -c {file} --token -");
+    let said = shell(&piped).await;
+    assert_eq!(
+        (said.code, said.stdout.as_str()),
+        (Some(0), "revoked\n"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(asks(&token).await, 401);
+
+    for (arguments, code, part) in [
+        ("--subject nobody --issuer bonterra --keep 1h", 0, "revoked"),
+        ("--jti 1 --issuer bonterra", 0, "revoked"),
+        (
+            "--jti 1 --issuer bonterr",
+            1,
+            "`issuer` is one of: bonterra",
+        ),
+        ("--jti 1", 2, "--issuer"),
+        (
+            "--jti 1 --subject 2 --issuer bonterra",
+            2,
+            "cannot be used with",
+        ),
+        ("--token x --issuer bonterra", 2, "cannot be used with"),
+        ("", 2, "say what to revoke"),
+        ("--token -", 2, "standard input holds no token"),
+    ] {
+        let said = shell(&format!("{binary} revoke -c {file} {arguments}")).await;
+        assert_eq!(said.code, Some(code), "{arguments}: {}", said.stderr);
+        let text = said.stdout + &said.stderr;
+        assert!(text.contains(part), "{arguments}: {text}");
     }
 }
 

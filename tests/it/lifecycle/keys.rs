@@ -1,7 +1,7 @@
 //! Keys come and go while requests do.
 
-use crate::harness::{CONFIG, World, assert_refused, eventually};
-use bonterra_gateway::demo::auth::{AuthOptions, Endpoint, Fault, KeyChoice};
+use crate::harness::{CONFIG, Gateway, World, assert_refused, eventually, request, within};
+use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth, Endpoint, Fault, KeyChoice};
 use bonterra_gateway::demo::echo::Echo;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -292,4 +292,37 @@ async fn a_key_that_is_none_is_left_out() {
             .await,
         2.0
     );
+}
+
+/// Keys may live elsewhere than their issuer, but never where anybody on the way can change them.
+#[tokio::test]
+async fn discovery_may_name_keys_on_another_origin_but_not_without_https() {
+    let world = eager().await;
+    let elsewhere = BonterraAuth::start(AuthOptions::default())
+        .await
+        .expect("another origin");
+    let discovery = |jwks_uri: &str| {
+        let document = json!({ "issuer": world.auth.issuer(), "jwks_uri": jwks_uri });
+        let fault = Fault::Status(200, "application/json".to_owned(), document.to_string());
+        world.auth.set_fault(Endpoint::Discovery, Some(fault));
+    };
+    let config = CONFIG
+        .replace("ISSUER", world.auth.issuer())
+        .replace("ECHO", &world.echo.url());
+    // Without the OAuth surface nobody needs a token endpoint.
+    let config = config.replace("[oauth.bonterra]\nissuer = \"bonterra\"\n", "");
+
+    discovery(&format!("{}.well-known/jwks.json", elsewhere.issuer()));
+    let gateway = Gateway::start(&config).await;
+    within("ready", gateway.app.ready()).await;
+    assert_eq!(elsewhere.counts().jwks, 1);
+    let token = elsewhere.mint(&world.auth.claims());
+    let grants = request(gateway.address, "GET", "/grants/1").bearer(&token);
+    assert_eq!(grants.send().await.status, 200);
+
+    discovery("http://keys.example/jwks.json");
+    let gateway = Gateway::start(&config).await;
+    let errors = "gateway_jwks_fetches_total{issuer=\"bonterra\",result=\"error\"}";
+    eventually("refused", async || gateway.metric(errors).await > 0.0).await;
+    assert_eq!(gateway.admin("GET", "/readyz").await.status, 503);
 }

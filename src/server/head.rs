@@ -1,0 +1,341 @@
+//! Watches the bytes of a connection for what hyper would clean up without a word: a fragment in
+//! the target, a length said twice or in two ways.
+//!
+//! Pure and incremental: fed the bytes in any portions, it finds each head by itself, also behind a
+//! body and in the same packet as another. It needs to know framing for that, and knows it strictly
+//! (RFC 9112): whatever leaves room for a second reading is a [`Flaw`], so that where both it and
+//! hyper go on reading, they agree on where the next head begins. It ends with the first flaw, for
+//! the connection does too. It knows of no protocol that a connection could be upgraded to.
+
+mod line;
+
+use line::{Line, Partial};
+use std::fmt;
+
+/// A watcher of one connection.
+#[derive(Debug)]
+pub(super) struct Watch {
+    at: At,
+    /// Heads that have come in whole.
+    heads: u64,
+    framing: Framing,
+    line: Partial,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// The request line is no three words, or not ended by CR LF.
+    RequestLine,
+    /// The target has a fragment, or a byte that has to be escaped in one (RFC 9112 §3.2).
+    Target,
+    /// A line that is ended by a bare LF (RFC 9112 §2.2).
+    BareLf,
+    /// A folded field line (RFC 9112 §5.2).
+    Folded,
+    /// `Content-Length` is no number.
+    Length,
+    /// `Content-Length` more than once, equal or not (RFC 9112 §6.3).
+    LengthTwice,
+    /// A transfer coding other than `chunked`, once (RFC 9112 §6.1).
+    Coding,
+    /// `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.3).
+    LengthAndCoding,
+    /// A chunk is not written as RFC 9112 §7.1 has it.
+    Chunk,
+    /// The watcher and hyper do not agree on how many heads have come.
+    OutOfStep,
+}
+
+/// Where in the stream the next byte is.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// Before a request line; empty lines may come first (RFC 9112 §2.2).
+    Start,
+    /// Behind the CR of an empty line.
+    StartLf,
+    Method,
+    Target,
+    Version,
+    Fields,
+    /// In a body of which this much is left.
+    Body(u64),
+    /// In the size of a chunk, of which no digit or some have come.
+    Size(Option<u64>),
+    /// Behind the size of a chunk of this many bytes: white space or an extension.
+    Extension(u64, bool),
+    /// Behind the CR of a size line.
+    SizeLf(u64),
+    /// In a chunk of which this much is left.
+    Data(u64),
+    DataCr,
+    DataLf,
+    Trailers,
+    /// A flaw has been found.
+    Over,
+}
+
+/// What the fields of the present head say of its body.
+#[derive(Debug, Clone, Copy, Default)]
+struct Framing {
+    length: Option<u64>,
+    chunked: bool,
+}
+
+// === impl Flaw ===
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RequestLine => "the request line is not three words and CR LF",
+            Self::Target => "a fragment, or a byte that has to be escaped, in the target",
+            Self::BareLf => "a line of the head ends with a bare LF",
+            Self::Folded => "a folded header line",
+            Self::Length => "Content-Length is no number",
+            Self::LengthTwice => "Content-Length more than once",
+            Self::Coding => "a transfer coding other than chunked",
+            Self::LengthAndCoding => "Content-Length and Transfer-Encoding",
+            Self::Chunk => "a malformed chunk",
+            Self::OutOfStep => "the head was not seen as it came in",
+        })
+    }
+}
+
+impl std::error::Error for Flaw {}
+
+// === impl Watch ===
+
+impl Watch {
+    /// A watcher of a connection's first byte.
+    pub(super) fn new() -> Self {
+        Self {
+            at: At::Start,
+            heads: 0,
+            framing: Framing::default(),
+            line: Partial::empty(),
+        }
+    }
+
+    /// Heads that have come in whole.
+    pub(super) fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// Whether a head has begun and not come to its end.
+    pub(super) fn in_head(&self) -> bool {
+        matches!(self.at, At::Method | At::Target | At::Version | At::Fields)
+    }
+
+    /// Looks at the bytes that come next. Behind a flaw nothing is looked at any more.
+    ///
+    /// # Errors
+    /// The first flaw, and the number of the request that has it: the first has number 1.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), (u64, Flaw)> {
+        while !bytes.is_empty() {
+            bytes = match self.step(bytes) {
+                Ok(rest) => rest,
+                Err(flaw) => {
+                    let request = self.heads + u64::from(!self.in_body());
+                    self.at = At::Over;
+                    return Err((request, flaw));
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn in_body(&self) -> bool {
+        matches!(
+            self.at,
+            At::Body(_)
+                | At::Size(_)
+                | At::Extension(..)
+                | At::SizeLf(_)
+                | At::Data(_)
+                | At::DataCr
+                | At::DataLf
+                | At::Trailers
+        )
+    }
+
+    /// Takes at least one byte and returns the rest.
+    fn step<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Flaw> {
+        let Some((&byte, rest)) = bytes.split_first() else {
+            return Ok(bytes);
+        };
+        match self.at {
+            At::Start => match byte {
+                b'\r' => self.at = At::StartLf,
+                // The first byte of a method; whether it can be one is for the parser to say.
+                _ => {
+                    self.at = At::Method;
+                    return self.method(bytes);
+                }
+            },
+            At::StartLf if byte == b'\n' => self.at = At::Start,
+            At::StartLf => return Err(Flaw::RequestLine),
+            At::Method => return self.method(bytes),
+            At::Target => return self.target(bytes),
+            At::Version | At::Fields | At::Trailers => return self.lines(bytes),
+            At::Body(left) => {
+                let (rest, left) = skip(bytes, left);
+                self.at = if left == 0 { At::Start } else { At::Body(left) };
+                return Ok(rest);
+            }
+            At::Data(left) => {
+                let (rest, left) = skip(bytes, left);
+                self.at = if left == 0 {
+                    At::DataCr
+                } else {
+                    At::Data(left)
+                };
+                return Ok(rest);
+            }
+            At::Size(_) | At::Extension(..) | At::SizeLf(_) | At::DataCr | At::DataLf => {
+                self.at = around_chunk(self.at, byte).ok_or(Flaw::Chunk)?;
+            }
+            At::Over => return Ok(&[]),
+        }
+        Ok(rest)
+    }
+
+    fn method<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Flaw> {
+        match memchr::memchr2(b' ', b'\n', bytes).and_then(|end| bytes.split_at_checked(end)) {
+            None => Ok(&[]),
+            Some((_, [b' ', rest @ ..])) => {
+                self.at = At::Target;
+                Ok(rest)
+            }
+            Some(_) => Err(Flaw::RequestLine),
+        }
+    }
+
+    fn target<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Flaw> {
+        let end = bytes
+            .iter()
+            .position(|b| !b.is_ascii_graphic() || *b == b'#');
+        match end.and_then(|end| bytes.split_at_checked(end)) {
+            None => Ok(&[]),
+            Some((_, [b' ', rest @ ..])) => {
+                self.at = At::Version;
+                Ok(rest)
+            }
+            Some(_) => Err(Flaw::Target),
+        }
+    }
+
+    /// Takes one line, or what there is of it.
+    fn lines<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Flaw> {
+        let Some((text, [_, rest @ ..])) =
+            memchr::memchr(b'\n', bytes).and_then(|end| bytes.split_at_checked(end))
+        else {
+            self.line.push(bytes);
+            return Ok(&[]);
+        };
+        if self.line.is_empty() {
+            let text = text.strip_suffix(b"\r").ok_or(self.bare_lf())?;
+            self.line_ended(&Line::whole(text))?;
+            return Ok(rest);
+        }
+        self.line.push(text);
+        let whole = std::mem::replace(&mut self.line, Partial::empty());
+        let line = whole.ended().ok_or(self.bare_lf())?;
+        self.line_ended(&line)?;
+        Ok(rest)
+    }
+
+    fn bare_lf(&self) -> Flaw {
+        match self.at {
+            At::Version => Flaw::RequestLine,
+            At::Trailers => Flaw::Chunk,
+            _ => Flaw::BareLf,
+        }
+    }
+
+    fn line_ended(&mut self, line: &Line<'_>) -> Result<(), Flaw> {
+        match self.at {
+            At::Version => self.at = At::Fields,
+            At::Fields if line.text.is_empty() => {
+                self.heads += 1;
+                self.at = std::mem::take(&mut self.framing).body();
+            }
+            At::Fields => self.framing.field(line)?,
+            // What a trailer says is not looked at: none is passed on.
+            At::Trailers if line.text.is_empty() => self.at = At::Start,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Skips up to `left` bytes; the rest, and how many are left to skip.
+fn skip(bytes: &[u8], left: u64) -> (&[u8], u64) {
+    let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+    let rest = bytes.get(here..).unwrap_or_default();
+    (rest, left - here as u64)
+}
+
+/// What follows on a byte before or behind the data of a chunk (RFC 9112 §7.1).
+fn around_chunk(at: At, byte: u8) -> Option<At> {
+    Some(match (at, byte) {
+        (At::Size(size), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+            let digit = u64::from(char::from(byte).to_digit(16)?);
+            At::Size(Some(size.unwrap_or(0).checked_mul(16)?.checked_add(digit)?))
+        }
+        (At::Size(Some(size)) | At::Extension(size, _), b'\r') => At::SizeLf(size),
+        (At::Size(Some(size)) | At::Extension(size, _), b';') => At::Extension(size, true),
+        (At::Size(Some(size)) | At::Extension(size, false), b' ' | b'\t') => {
+            At::Extension(size, false)
+        }
+        (At::Extension(size, true), byte) if byte != b'\n' => At::Extension(size, true),
+        (At::SizeLf(0), b'\n') => At::Trailers,
+        (At::SizeLf(size), b'\n') => At::Data(size),
+        (At::DataCr, b'\r') => At::DataLf,
+        (At::DataLf, b'\n') => At::Size(None),
+        _ => return None,
+    })
+}
+
+// === impl Framing ===
+
+impl Framing {
+    fn field(&mut self, line: &Line<'_>) -> Result<(), Flaw> {
+        match line.text.first() {
+            Some(b' ' | b'\t') => return Err(Flaw::Folded),
+            Some(b'c' | b'C' | b't' | b'T') => {}
+            _ => return Ok(()),
+        }
+        if let Some(value) = line.value_of(b"content-length") {
+            if self.length.is_some() {
+                return Err(Flaw::LengthTwice);
+            }
+            let digits = std::str::from_utf8(value).unwrap_or_default();
+            // `parse` would take a sign.
+            let plain = !line.cut && digits.bytes().all(|b| b.is_ascii_digit());
+            let length = plain.then(|| digits.parse().ok()).flatten();
+            self.length = Some(length.ok_or(Flaw::Length)?);
+        } else if let Some(value) = line.value_of(b"transfer-encoding") {
+            if self.chunked || line.cut || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Flaw::Coding);
+            }
+            self.chunked = true;
+        }
+        if self.chunked && self.length.is_some() {
+            return Err(Flaw::LengthAndCoding);
+        }
+        Ok(())
+    }
+
+    /// What comes behind the head.
+    fn body(self) -> At {
+        match self.length {
+            _ if self.chunked => At::Size(None),
+            None | Some(0) => At::Start,
+            Some(length) => At::Body(length),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;
