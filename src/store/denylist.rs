@@ -206,7 +206,7 @@ impl Denylist {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.drop_expired(now);
-        self.any.store(self.len() > 0, Ordering::Release);
+        self.any.store(!self.is_empty(), Ordering::Release);
     }
 
     /// How many revocations are in force.
