@@ -159,23 +159,19 @@ impl App {
         }
     }
 
-    /// How many keys each issuer has, by name; `None` before they are loaded.
+    /// How many keys each issuer has, by name; `None` before they are loaded, 0 if none are needed.
     pub fn keys(&self) -> Vec<(Arc<str>, Option<usize>)> {
         let snapshot = self.shared.snapshot.load();
         let now = snapshot.clock.now();
         let status = |keys| match keys {
             KeyStatus::Missing => None,
+            KeyStatus::NotNeeded => Some(0),
             KeyStatus::Loaded { keys, .. } => Some(keys),
         };
         snapshot
             .issuers
             .iter()
-            .map(|issuer| {
-                (
-                    Arc::clone(&issuer.rules.name),
-                    status(issuer.keys.status(now)),
-                )
-            })
+            .map(|issuer| (Arc::clone(&issuer.rules.name), status(issuer.status(now))))
             .collect()
     }
 

@@ -1,6 +1,7 @@
 //! The pipeline on one screen: which route, from where, who, and may they.
 
-use crate::authn::{self, Need, Outcome, credential};
+use crate::authn::opaque::Finding;
+use crate::authn::{self, Bearer, Need, Outcome, credential};
 use crate::authz::{self, AuthMode, Permit};
 use crate::headers::max_forwards;
 use crate::identity::{Identity, UnixSeconds};
@@ -45,6 +46,18 @@ pub fn admit(
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Decision {
+    admit_with(snapshot, view, None, now, steps)
+}
+
+/// The same once an issuer has been asked about the token ([`Need::Introspection`]). `finding` is
+/// what came of it; it counts only for the token and the issuer that it is about.
+pub fn admit_with(
+    snapshot: &Snapshot,
+    view: &RequestView<'_>,
+    finding: Option<&Finding>,
+    now: UnixSeconds,
+    steps: &mut impl Steps,
+) -> Decision {
     match max_forwards::left(view.method, view.headers) {
         Ok(Some(0)) => return options(snapshot, view),
         Ok(_) => {}
@@ -62,7 +75,7 @@ pub fn admit(
     steps.passed("route", || {
         format!("{} takes {} {}", route.name, view.method, view.path)
     });
-    match check(snapshot, &route, view, now, steps) {
+    match check(snapshot, &route, view, finding, now, steps) {
         Ok(Checked::Passed(identity, permit)) => Decision::Admitted(Admission {
             route,
             identity,
@@ -95,11 +108,12 @@ fn check(
     snapshot: &Snapshot,
     route: &Route,
     view: &RequestView<'_>,
+    finding: Option<&Finding>,
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Result<Checked, Rejection> {
     authz::address(&route.access, view.client, steps)?;
-    let identity = match authenticate(snapshot, route, view, now, steps)? {
+    let identity = match authenticate(snapshot, route, view, finding, now, steps)? {
         None => None,
         Some(Outcome::Known(identity)) => Some(identity),
         Some(Outcome::Needs(need)) => return Ok(Checked::Needs(need)),
@@ -112,6 +126,7 @@ fn authenticate(
     snapshot: &Snapshot,
     route: &Route,
     view: &RequestView<'_>,
+    finding: Option<&Finding>,
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Result<Option<Outcome>, Rejection> {
@@ -131,5 +146,10 @@ fn authenticate(
     steps.passed("credential", || {
         format!("a bearer token of {} bytes, in one place", token.len())
     });
-    authn::authenticate(&snapshot.issuers, &snapshot.tokens, token, now, steps).map(Some)
+    let bearer = Bearer {
+        text: token,
+        opaque: route.opaque.as_ref(),
+        finding,
+    };
+    authn::authenticate(&snapshot.issuers, &snapshot.tokens, bearer, now, steps).map(Some)
 }

@@ -9,6 +9,7 @@
 //!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
 //!             ├ Options(allow) ─► 204 with Allow                                         server
 //!             ├ Needs(keys of an issuer) ─► one shared fetch, then once more             keys
+//!             ├ Needs(what the issuer says) ─► one question a token, then once more      introspection
 //!             └ Refused(rejection) ─► Rejection::reply                                   rejection
 //!          every way out ─► one access record and its metrics                            telemetry
 //! ```
@@ -35,6 +36,7 @@ pub mod demo;
 pub mod gateway;
 pub mod headers;
 pub mod identity;
+pub mod introspection;
 pub mod keys;
 pub mod oauth;
 pub mod outbound;

@@ -192,17 +192,21 @@ fn start_fetchers(snapshot: &Snapshot, running: &[Fetcher]) -> Vec<Fetcher> {
 /// down does not hold the reload up for longer than a request would wait.
 async fn await_keys(snapshot: &Snapshot, started: &[Fetcher]) {
     let started_at = Instant::now();
-    for fetcher in started {
-        let patience = fetcher.keys.policy().patience;
-        while fetcher.keys.status(snapshot.clock.now()) == KeyStatus::Missing
+    let is_new = |provider: &&Provider| {
+        let mut stores = started.iter().map(|fetcher| &fetcher.keys);
+        stores.any(|keys| Arc::ptr_eq(keys, &provider.issuer.keys))
+    };
+    for provider in snapshot.providers.iter().filter(is_new) {
+        let patience = provider.issuer.keys.policy().patience;
+        while provider.issuer.status(snapshot.clock.now()) == KeyStatus::Missing
             && started_at.elapsed() < patience
         {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
     for provider in &snapshot.providers {
-        if provider.issuer.keys.status(snapshot.clock.now()) == KeyStatus::Missing {
-            tracing::warn!(issuer = %provider.source.name, "no keys yet; its tokens get 503 until they are there");
+        if provider.issuer.status(snapshot.clock.now()) == KeyStatus::Missing {
+            tracing::warn!(issuer = %provider.source.name, "no keys, or no introspection endpoint, yet; its tokens get 503 until they are there");
         }
     }
 }

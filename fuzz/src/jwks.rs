@@ -38,7 +38,10 @@ pub fn check(data: &[u8]) -> Outcome {
     assert!(!set.is_empty(), "an empty set is no success");
     // One remark for all the keys beyond the bound.
     let looked_at = set.len() + parsed.dropped.len();
-    assert!(looked_at <= MAX_KEYS + 1 && set.len() <= MAX_KEYS, "unbounded");
+    assert!(
+        looked_at <= MAX_KEYS + 1 && set.len() <= MAX_KEYS,
+        "unbounded"
+    );
     for remark in &parsed.dropped {
         assert!(!remark.contains(char::is_control), "{remark:?}");
     }

@@ -24,7 +24,7 @@ impl Readiness {
             issuers: snapshot
                 .issuers
                 .iter()
-                .map(|issuer| (Arc::clone(&issuer.rules.name), issuer.keys.status(now)))
+                .map(|issuer| (Arc::clone(&issuer.rules.name), issuer.status(now)))
                 .collect(),
         }
     }
@@ -57,6 +57,10 @@ impl fmt::Display for Readiness {
         for (name, keys) in &self.issuers {
             match keys {
                 KeyStatus::Missing => writeln!(f, "  [-] issuer {name}: no keys yet")?,
+                KeyStatus::NotNeeded => writeln!(
+                    f,
+                    "  [+] issuer {name}: asked about each token, no keys needed"
+                )?,
                 KeyStatus::Loaded { keys, age } => {
                     writeln!(f, "  [+] issuer {name}: {keys} keys, fetched {age}s ago")?
                 }

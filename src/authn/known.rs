@@ -1,11 +1,11 @@
 //! What is known of tokens that were seen before, by digest: verified ones, so that the same token
-//! costs no second signature check, and refused ones, so that a flood of one bad token costs none
+//! costs no second signature check and no second question, and refused ones, so that a flood of one bad token costs none
 //! either. What is kept is a fact about a token, never a permission.
 //!
 //! The two are apart, so that bad tokens, however many and different, never push out good ones.
 
 use super::Issuer;
-use crate::identity::{DigestHasher, Identity, TokenDigest};
+use crate::identity::{DigestHasher, Identity, TokenDigest, UnixSeconds};
 use crate::keys::{KeySet, VerificationKey};
 use crate::rejection::{Reason, Rejection};
 use crate::store::SharedStore;
@@ -28,27 +28,54 @@ pub struct Bounds {
     pub refused_for: Duration,
 }
 
-/// A verified token: whose it is, and by which issuer's which key.
+/// A verified token: whose it is, by which issuer, and how that is known.
 #[derive(Clone, Debug)]
 pub struct Verified {
     /// The identity it proves.
     pub identity: Arc<Identity>,
     /// The issuer under whose rules it was verified.
     pub issuer: Arc<Issuer>,
-    /// The key that verified it.
-    pub key: Arc<VerificationKey>,
+    /// What it was verified by.
+    pub evidence: Evidence,
 }
 
-/// A refused token: why, under whose rules, and with which keys at hand. With other rules or other
-/// keys it has to be judged anew.
+/// What a token was verified by. Once that is gone, it has to be verified anew.
+#[derive(Clone, Debug)]
+pub enum Evidence {
+    /// The key that its signature was checked with; holds as long as it is published.
+    Key(Arc<VerificationKey>),
+    /// What its issuer said when asked; holds for a while.
+    Answer(Fresh),
+}
+
+/// A stretch of time in which an answer may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// When it was given: a clock that is set back does not make it last.
+    pub since: UnixSeconds,
+    /// From then on it is of no use.
+    pub until: UnixSeconds,
+}
+
+/// A refused token: why, under whose rules, and on what ground. With other rules or on another
+/// ground it has to be judged anew.
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// The refusal.
     pub rejection: Rejection,
     /// The issuer whose rules it broke.
     pub issuer: Arc<Issuer>,
+    /// What there was to judge it by.
+    pub ground: Ground,
+}
+
+/// What a refusal stands on.
+#[derive(Clone, Debug)]
+pub enum Ground {
     /// The keys that there were.
-    pub keys: Arc<KeySet>,
+    Keys(Arc<KeySet>),
+    /// What its issuer said when asked.
+    Answer(Fresh),
 }
 
 /// Everything that is known of tokens. Shared by all snapshots with the same bounds.
@@ -59,6 +86,17 @@ pub struct KnownTokens {
     /// What has been revoked since.
     store: Arc<SharedStore>,
     pub(super) metrics: TokenCacheMetrics,
+}
+
+// === impl Evidence ===
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "verified by {key:?}"),
+            Self::Answer(_) => f.write_str("by what its issuer said"),
+        }
+    }
 }
 
 // === impl KnownTokens ===
@@ -143,6 +181,15 @@ impl KnownTokens {
 /// What one of `entries` has of `bytes`, at least.
 fn share(bytes: u64, entries: u64) -> u32 {
     u32::try_from(bytes / entries.max(1)).unwrap_or(u32::MAX)
+}
+
+// === impl Fresh ===
+
+impl Fresh {
+    /// Whether the answer may be used now.
+    pub fn holds(&self, now: UnixSeconds) -> bool {
+        (self.since..self.until).contains(&now)
+    }
 }
 
 // === impl Verified ===

@@ -1,23 +1,27 @@
 //! From the `Authorization` header to an [`Identity`], or to the reason why not.
 //!
 //! [`credential`] finds the token, [`token`] reads it without believing it, [`verify`] believes it,
-//! and [`known`] remembers what came of it. Nothing here does I/O: when something has to be fetched
-//! first, that is an answer ([`Outcome::Needs`]) which the caller acts on.
+//! [`opaque`] has its issuer asked if it tells nothing by itself, and [`known`] remembers what came
+//! of it. Nothing here does I/O: when something has to be fetched first, that is an answer
+//! ([`Outcome::Needs`]) which the caller acts on.
 
+mod case;
 pub mod credential;
 pub mod known;
+pub mod opaque;
 pub mod token;
 pub mod verify;
 
 use crate::identity::{Identity, TokenDigest, UnixSeconds};
-use crate::keys::{KeySet, KeyStore, VerificationKey};
+use crate::introspection::Introspection;
+use crate::keys::{KeyStatus, KeyStore};
 use crate::rejection::{Reason, Rejection};
 use crate::steps::{self, Steps};
 use crate::telemetry::metrics::IssuerMetrics;
-use jsonwebtoken::Algorithm;
-use known::{KnownTokens, Refused, Verified};
+use case::Case;
+use known::KnownTokens;
+use opaque::{Finding, Question};
 use std::sync::Arc;
-use token::UnverifiedToken;
 use verify::IssuerRules;
 
 /// An issuer whose tokens are accepted: what its tokens must look like, and its keys.
@@ -27,6 +31,8 @@ pub struct Issuer {
     pub rules: IssuerRules,
     /// The keys, kept fresh in the background.
     pub keys: Arc<KeyStore>,
+    /// Asks about its tokens if they are opaque; then there are no keys.
+    pub introspection: Option<Arc<Introspection<Finding>>>,
     /// The metrics of this issuer.
     pub metrics: IssuerMetrics,
 }
@@ -55,15 +61,32 @@ pub enum Outcome {
 pub enum Need {
     /// The token names a key that is not at hand: this issuer's keys.
     Keys(Arc<Issuer>),
+    /// The token tells nothing by itself: what its issuer says of it.
+    Introspection(Question),
 }
 
-/// A token as it came, with what it is judged by.
-struct Case<'a> {
-    issuers: &'a Issuers,
-    known: &'a KnownTokens,
-    text: &'a str,
-    digest: TokenDigest,
-    now: UnixSeconds,
+/// A bearer token as it came to a route.
+#[derive(Debug, Clone, Copy)]
+pub struct Bearer<'a> {
+    /// The token.
+    pub text: &'a str,
+    /// The issuer that the route has asked about tokens that tell nothing by themselves.
+    pub opaque: Option<&'a Arc<Issuer>>,
+    /// What came of asking, if that has been done.
+    pub finding: Option<&'a Finding>,
+}
+
+// === impl Issuer ===
+
+impl Issuer {
+    /// Whether there is what it takes to check its tokens, for `/readyz`.
+    pub fn status(&self, now: UnixSeconds) -> KeyStatus {
+        match &self.introspection {
+            None => self.keys.status(now),
+            Some(introspection) if introspection.endpoint().is_some() => KeyStatus::NotNeeded,
+            Some(_) => KeyStatus::Missing,
+        }
+    }
 }
 
 // === impl Issuers ===
@@ -101,17 +124,19 @@ impl Issuers {
 /// Authenticates a token against the issuers and the keys at hand.
 ///
 /// `now` is the present. A token that was judged before is recognised by its digest; `exp`, `nbf`,
-/// the presence of its key and revocation are checked all the same.
+/// the presence of its key or the age of what its issuer said, and revocation are checked all the
+/// same.
 ///
 /// # Errors
 /// The reason why the token is refused. [`Reason::KeysUnavailable`] if it cannot be checked.
 pub fn authenticate(
     issuers: &Issuers,
     known: &KnownTokens,
-    text: &str,
+    bearer: Bearer<'_>,
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Result<Outcome, Rejection> {
+    let text = bearer.text;
     steps.checking("size", || {
         size(text, issuers.max_token_bytes, "the largest of all")
     });
@@ -122,15 +147,20 @@ pub fn authenticate(
         issuers,
         known,
         text,
+        opaque: bearer.opaque,
         digest: TokenDigest::of(text),
         now,
     };
+    let about_this = |finding: &&Finding| finding.is_about(&case.digest, bearer.opaque);
+    if let Some(finding) = bearer.finding.filter(about_this) {
+        return judged(&finding.issuer().metrics, case.accept(finding, steps));
+    }
     if let Some((entry, outcome)) = case.recall() {
         known.metrics.hit.inc();
         steps.passed("known", || {
             format!(
-                "verified before by {:?}; its times are checked anew",
-                entry.key
+                "good before, {}; its times are checked anew",
+                entry.evidence
             )
         });
         steps.checking("validity", || {
@@ -138,7 +168,7 @@ pub fn authenticate(
             let expires = steps::moment(identity.expires_at, now);
             format!("exp is {expires}; neither token nor subject may be revoked")
         });
-        let outcome = outcome.and_then(|()| case.unless_revoked(&entry.identity));
+        let outcome = outcome.and_then(|()| case.unless_revoked(&entry.identity, steps));
         return judged(&entry.issuer.metrics, outcome);
     }
     if let Some(refused) = case.recall_refusal() {
@@ -167,172 +197,7 @@ fn judged(
     outcome
 }
 
-// === impl Case ===
-
-impl<'a> Case<'a> {
-    /// A fact that was established before, and whether its times still hold. `None` if there is
-    /// none, or if rules or keys have changed since: then it has to be established anew.
-    fn recall(&self) -> Option<(Arc<Verified>, Result<(), Rejection>)> {
-        let entry = self.known.verified(&self.digest)?;
-        if !self.issuers.holds(&entry.issuer) {
-            return None;
-        }
-        let Some(set) = entry.issuer.keys.current(self.now) else {
-            return Some((entry, Err(Reason::KeysUnavailable.into())));
-        };
-        if !set.as_ref().is_some_and(|set| set.holds(&entry.key)) {
-            return None;
-        }
-        let (identity, leeway) = (&entry.identity, entry.issuer.rules.leeway);
-        let times = verify::times(identity.expires_at, identity.not_before, leeway, self.now);
-        Some((entry, times))
-    }
-
-    /// A refusal under the very rules and with the very keys of now.
-    fn recall_refusal(&self) -> Option<Arc<Refused>> {
-        let entry = self.known.refused(&self.digest)?;
-        let set = entry.issuer.keys.current(self.now)?;
-        let same_keys = set
-            .as_ref()
-            .is_some_and(|set| Arc::ptr_eq(set, &entry.keys));
-        (same_keys && self.issuers.holds(&entry.issuer)).then_some(entry)
-    }
-
-    fn unless_revoked(&self, identity: &Arc<Identity>) -> Result<Outcome, Rejection> {
-        if self.known.is_revoked(&self.digest, identity) {
-            return Err(Reason::Revoked.into());
-        }
-        Ok(Outcome::Known(Arc::clone(identity)))
-    }
-
-    /// Judges a token that is not known yet, and remembers what comes of it.
-    fn establish(
-        &self,
-        metrics: &mut &'a IssuerMetrics,
-        steps: &mut impl Steps,
-    ) -> Result<Outcome, Rejection> {
-        steps.checking("form", || {
-            "three segments of strict base64url, no JSON member twice; alg, kid and iss are strings"
-                .to_owned()
-        });
-        let token = UnverifiedToken::parse(self.text)?;
-        steps.passed("form", || {
-            "three segments of strict base64url, no JSON member twice".to_owned()
-        });
-        steps.checking("issuer", || {
-            let configured = self.issuers.iter().map(|issuer| &issuer.rules.issuer);
-            let configured = steps::listed(configured);
-            format!("iss is `{}`; configured: {configured}", token.issuer())
-        });
-        let issuer = self.issuers.of(token.issuer()).ok_or_else(|| {
-            Rejection::noted(
-                Reason::WrongIssuer,
-                "the token's iss is none of the configured issuers' url",
-            )
-        })?;
-        *metrics = &issuer.metrics;
-        steps.passed("issuer", || {
-            let rules = &issuer.rules;
-            format!("iss is `{}`: [issuer.{}]", rules.issuer, rules.name)
-        });
-        self.verify(issuer, token, steps)
-    }
-
-    /// Checks header, signature and claims, in this order.
-    fn verify(
-        &self,
-        issuer: &Arc<Issuer>,
-        token: UnverifiedToken<'_>,
-        steps: &mut impl Steps,
-    ) -> Result<Outcome, Rejection> {
-        steps.checking("size", || {
-            size(self.text, issuer.rules.max_token_bytes, &issuer.rules.name)
-        });
-        if self.text.len() > issuer.rules.max_token_bytes {
-            return Err(Reason::TokenTooLarge.into());
-        }
-        let algorithm = verify::header(&issuer.rules, &token, steps)?;
-        steps.checking("keys", || {
-            format!("no keys of [issuer.{}] at hand", issuer.rules.name)
-        });
-        let guard = issuer.keys.current(self.now);
-        let guard = guard.ok_or(Reason::KeysUnavailable)?;
-        let set = guard.as_ref().ok_or(Reason::KeysUnavailable)?;
-        // What it took a signature check to find out is worth remembering.
-        let dear = |rejection| {
-            let entry = Refused {
-                rejection: Rejection::clone(&rejection),
-                issuer: Arc::clone(issuer),
-                keys: Arc::clone(set),
-            };
-            self.known.remember_refusal(self.digest, entry);
-            rejection
-        };
-        steps.passed("keys", || {
-            format!("[issuer.{}] publishes {}", issuer.rules.name, set.len())
-        });
-        let Some(key) = signing_key(set, &token, algorithm, steps).map_err(dear)? else {
-            return Ok(Outcome::Needs(Need::Keys(Arc::clone(issuer))));
-        };
-        steps.passed("signature", || {
-            format!("{algorithm:?}, verified by {key:?}")
-        });
-        let identity = verify::claims(&issuer.rules, token.claims, self.now, steps);
-        let entry = Verified {
-            identity: Arc::new(identity.map_err(dear)?),
-            issuer: Arc::clone(issuer),
-            key,
-        };
-        let identity = Arc::clone(&entry.identity);
-        self.known.remember(self.digest, entry);
-        steps.checking("revocation", || {
-            let subject = identity.subject().unwrap_or("absent");
-            format!("by digest, jti and sub; sub is `{subject}`")
-        });
-        let outcome = self.unless_revoked(&identity)?;
-        steps.passed("revocation", || {
-            "neither the token nor its subject is revoked".to_owned()
-        });
-        Ok(outcome)
-    }
-}
-
 /// For who listens: how long a token is, and whose `max_token_bytes` it is measured by.
 fn size(text: &str, limit: usize, whose: &str) -> String {
     format!("{} bytes; max_token_bytes ({whose}) is {limit}", text.len())
-}
-
-/// The key whose signature the token carries. `None` if the key it names is not at hand.
-fn signing_key(
-    set: &KeySet,
-    token: &UnverifiedToken<'_>,
-    algorithm: Algorithm,
-    steps: &mut impl Steps,
-) -> Result<Option<Arc<VerificationKey>>, Rejection> {
-    steps.checking("key", || match token.key_id() {
-        Some(kid) => format!("kid is `{kid}`"),
-        None => format!("the token names none; those that fit {algorithm:?} are tried"),
-    });
-    if let Some(kid) = token.key_id() {
-        let Some(key) = set.find(kid) else {
-            return Ok(None);
-        };
-        steps.checking("signature", || format!("{algorithm:?} by {key:?}"));
-        verify::signature(token, key, algorithm)?;
-        return Ok(Some(Arc::clone(key)));
-    }
-    let mut outcome = Err(Rejection::noted(
-        Reason::UnknownKey,
-        "the token names no key and none fits its algorithm",
-    ));
-    for key in set.candidates(algorithm) {
-        steps.checking("signature", || {
-            format!("{algorithm:?}; the token names no key, and no published key verifies it")
-        });
-        outcome = verify::signature(token, key, algorithm).map(|()| Some(Arc::clone(key)));
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    outcome
 }

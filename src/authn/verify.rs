@@ -23,7 +23,7 @@ pub struct IssuerRules {
     pub name: Arc<str>,
     /// The exact `iss`.
     pub issuer: Box<str>,
-    /// `aud` must name one of these.
+    /// `aud` must name one of these; none, for opaque tokens: it is not looked at.
     pub audiences: Vec<Box<str>>,
     /// `alg` must be one of these.
     pub algorithms: Vec<Algorithm>,
@@ -127,6 +127,9 @@ pub fn signature(
     }
 }
 
+/// `exp` of a token that has none: an opaque one that the issuer vouches for anew every minute.
+const NEVER: UnixSeconds = UnixSeconds::MAX;
+
 /// Checks the claims of a token whose signature is good.
 ///
 /// # Errors
@@ -149,6 +152,51 @@ pub fn claims(
     steps.passed("audience", || format!("aud names `{named}`"));
     steps.checking("times", || told_times(rules, &claims, now));
     let expires_at = number(&claims, "exp")?.ok_or_else(|| missing("exp is absent"))?;
+    identity(rules, claims, expires_at, now, steps)
+}
+
+/// Checks the members of an answer that says that a token is active (RFC 7662 §2.2). All of them
+/// are optional; what is there has to fit.
+///
+/// # Errors
+/// The first member that does not hold.
+pub fn introspected(
+    rules: &IssuerRules,
+    answer: Members,
+    now: UnixSeconds,
+    steps: &mut impl Steps,
+) -> Result<Identity, Rejection> {
+    let other = |name, fits: &dyn Fn(&str) -> bool| {
+        let value = answer.get(name);
+        value.is_some_and(|value| !value.as_str().is_some_and(fits))
+    };
+    if other("iss", &|iss| *iss == *rules.issuer) {
+        let note = "the answer's iss is not the issuer's url";
+        return Err(Rejection::noted(Reason::WrongIssuer, note));
+    }
+    if other("token_type", &|kind| kind.eq_ignore_ascii_case("bearer")) {
+        let note = "the answer's token_type is not Bearer";
+        return Err(Rejection::noted(Reason::WrongType, note));
+    }
+    if !rules.audiences.is_empty() {
+        let named = audience(rules, &answer)?;
+        steps.passed("audience", || format!("aud names `{named}`"));
+    }
+    let expires_at = number(&answer, "exp")?;
+    if expires_at.is_none() && rules.max_lifetime != 0 {
+        return Err(missing("max_lifetime is set and exp is absent"));
+    }
+    identity(rules, answer, expires_at.unwrap_or(NEVER), now, steps)
+}
+
+/// Checks what all tokens have in common, and makes the identity.
+fn identity(
+    rules: &IssuerRules,
+    claims: Members,
+    expires_at: UnixSeconds,
+    now: UnixSeconds,
+    steps: &mut impl Steps,
+) -> Result<Identity, Rejection> {
     let not_before = number(&claims, "nbf")?;
     let issued_at = number(&claims, "iat")?;
     times(expires_at, not_before, rules.leeway, now)?;
@@ -158,8 +206,9 @@ pub fn claims(
             "iat lies in the future",
         ));
     }
-    steps.passed("times", || {
-        format!("expires {}", steps::moment(expires_at, now))
+    steps.passed("times", || match expires_at {
+        NEVER => "valid as long as the issuer says so".to_owned(),
+        at => format!("expires {}", steps::moment(at, now)),
     });
     steps.checking("lifetime", || {
         let longest = steps::span(rules.max_lifetime);

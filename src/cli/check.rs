@@ -4,8 +4,9 @@ use super::output::{self, BAD, FAINT, GOOD};
 use super::{FAILED, run};
 use crate::app;
 use crate::config;
-use crate::keys::fetch;
+use crate::keys::{discovery, fetch};
 use crate::snapshot::{Provider, Snapshot, compile};
+use http::Uri;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -65,15 +66,24 @@ async fn ask_issuers(snapshot: &Snapshot) -> u8 {
 }
 
 async fn ask(provider: &Provider) -> Result<String, fetch::FetchError> {
-    let endpoints = fetch::discover(&provider.source).await?;
-    let fetched = fetch::fetch_keys(&provider.source, &endpoints.jwks).await?;
-    let mut text = format!("{} keys at {}\n", fetched.parsed.set.len(), endpoints.jwks);
+    let endpoints = discovery::discover(&provider.source).await?;
+    let mut text = match &endpoints.introspection {
+        Some(endpoint) if provider.source.opaque => format!("tokens introspected at {endpoint}\n"),
+        _ => keys(provider, endpoints.key_set()?).await?,
+    };
+    if let Some(token) = &endpoints.token {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "   tokens at {token}");
+    }
+    Ok(text)
+}
+
+async fn keys(provider: &Provider, at: &Uri) -> Result<String, fetch::FetchError> {
+    let fetched = fetch::fetch_keys(&provider.source, at).await?;
+    let mut text = format!("{} keys at {at}\n", fetched.parsed.set.len());
     for remark in &fetched.parsed.dropped {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "   {FAINT}{remark}{FAINT:#}");
-    }
-    if let Some(token) = &endpoints.token {
-        let _ = writeln!(text, "   tokens at {token}");
     }
     Ok(text)
 }

@@ -10,14 +10,8 @@ const FUTURE: &[(&[&str], &[&str])] = &[
     (
         &["issuer", "*"],
         &[
-            "opaque",
-            "client_id",
-            "client_secret",
-            "client_secret_file",
-            "client_secret_env",
             "authorization_endpoint",
             "revocation_endpoint",
-            "introspection_endpoint",
             "userinfo_endpoint",
         ],
     ),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::secret::{Secret, SecretSource};
 use super::units::{Dur, Size};
 
 /// Who signs the tokens that are accepted, and what is asked of those tokens.
@@ -19,7 +20,21 @@ pub struct Issuer {
     pub jwks_uri: Option<String>,
     /// Where it gives out tokens, instead of what discovery says.
     pub token_endpoint: Option<String>,
-    /// Required. A token must name at least one of these in `aud`.
+    /// Where it says what a token is worth (RFC 7662), instead of what discovery says. Used with `opaque`.
+    pub introspection_endpoint: Option<String>,
+    /// Its tokens are no JWTs: the issuer is asked about each, at `introspection_endpoint`. A good answer is used for
+    /// 60 seconds at most and never beyond `exp`, a bad one for 5 at most. Then there are no keys: `algorithms`,
+    /// `token_types`, `jwks_uri` and the table `jwks` have no effect. A route accepts one such issuer.
+    pub opaque: bool,
+    /// Required with `opaque`: as whom the gateway asks.
+    pub client_id: Option<String>,
+    /// The secret of `client_id`. One of these three is required with `opaque`.
+    pub client_secret: Option<Secret>,
+    /// A file with that secret, relative to the gateway's working directory; a newline at its end is no part of it.
+    pub client_secret_file: Option<PathBuf>,
+    /// The environment variable with that secret.
+    pub client_secret_env: Option<String>,
+    /// Required, unless `opaque`. A token must name at least one of these in `aud`. Empty: `aud` is not looked at.
     pub audiences: Vec<String>,
     /// Accepted signature algorithms. Never taken from the token alone.
     pub algorithms: Vec<Alg>,
@@ -107,12 +122,30 @@ const HEADERS: [(&str, &str); 4] = [
     ("X-Bonterra-Scope", "scope"),
 ];
 
+impl Issuer {
+    /// Where the secret of `client_id` is.
+    pub fn secret(&self) -> SecretSource<'_> {
+        SecretSource {
+            key: "client_secret",
+            inline: self.client_secret.as_ref(),
+            file: self.client_secret_file.as_deref(),
+            env: self.client_secret_env.as_deref(),
+        }
+    }
+}
+
 impl Default for Issuer {
     fn default() -> Self {
         Self {
             url: None,
             jwks_uri: None,
             token_endpoint: None,
+            introspection_endpoint: None,
+            opaque: false,
+            client_id: None,
+            client_secret: None,
+            client_secret_file: None,
+            client_secret_env: None,
             audiences: Vec::new(),
             algorithms: vec![Alg::RS256],
             token_types: vec!["JWT".to_owned(), "at+jwt".to_owned()],

@@ -313,8 +313,8 @@ fn types_that_do_not_fit() {
             "",
         ),
         (
-            "[issuer.a]\nclient_secret = \"x\"",
-            "2:1: `client_secret` is not supported by this version",
+            "[issuer.a]\nrevocation_endpoint = \"x\"",
+            "2:1: `revocation_endpoint` is not supported by this version",
             "",
         ),
         (
@@ -524,7 +524,7 @@ claims = { "urn:a.b" = "x" }
 #[test]
 fn secrets_are_not_shown() {
     for text in [
-        "[issuer.a]\nclient_secret = \"hunter2\"",
+        "[issuer.a]\nclient_secret = [\"hunter2\"]",
         "[issuer.a]\nclient_secret = hunter2",
         "[issuer.a]\nclient_secret \"hunter2\"",
         "[issuer.a]\nclient_secret = \"hunter2",

@@ -10,6 +10,7 @@ mod claims;
 mod client;
 mod documents;
 mod fault;
+mod introspect;
 mod keys;
 mod login;
 mod options;
@@ -134,6 +135,20 @@ impl BonterraAuth {
         token.expect("keys and signatures need random numbers, and the system gave none")
     }
 
+    /// An opaque token, good from now on, that stands for any members of an introspection reply but `active`.
+    pub fn mint_opaque(&self, claims: &Value) -> String {
+        let token = random_text(32).map(|text| format!("opaque.{text}"));
+        let token = token.expect("the system gave no random numbers");
+        let mut state = self.issuer.state();
+        state.opaque.insert(token.clone(), claims.clone());
+        token
+    }
+
+    /// Makes an opaque token inactive for good.
+    pub fn revoke_opaque(&self, token: &str) {
+        self.issuer.state().opaque.remove(token);
+    }
+
     /// The id of the key that signs now.
     pub fn current_kid(&self) -> String {
         self.issuer.state().keys.current().kid().to_owned()
@@ -162,6 +177,11 @@ impl BonterraAuth {
     /// The last token request as it arrived.
     pub fn last_token_request(&self) -> Option<RecordedRequest> {
         self.issuer.state().last_token_request.clone()
+    }
+
+    /// The last question about a token as it arrived.
+    pub fn last_introspection(&self) -> Option<RecordedRequest> {
+        self.issuer.state().last_introspection.clone()
     }
 
     /// Makes an endpoint fail from now on; `None` heals it.

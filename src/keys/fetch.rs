@@ -1,13 +1,13 @@
-//! Keeps a [`KeyStore`] fresh: discovery, the key set, refresh ahead of expiry, and backoff.
+//! Keeps a [`KeyStore`] fresh: the key set, refresh ahead of expiry, and backoff.
 
+use super::discovery::discover;
 use super::{CacheFile, Endpoints, KeyPolicy, KeySet, KeyStore, jwks};
 use crate::identity::Clock;
-use crate::outbound::{Outbound, Reply, check_url};
+use crate::outbound::{Outbound, Reply};
 use crate::telemetry::metrics::IssuerMetrics;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, Uri};
-use serde::Deserialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -31,6 +31,11 @@ pub struct Source {
     pub token: Option<Uri>,
     /// Whether someone needs the token endpoint, so that discovery is asked for it.
     pub needs_token_endpoint: bool,
+    /// `introspection_endpoint` of the configuration.
+    pub introspection: Option<Uri>,
+    /// Whether its tokens are opaque: then no keys are fetched, and discovery is asked where to
+    /// introspect if need be.
+    pub opaque: bool,
     /// The client to fetch with.
     pub outbound: Outbound,
     /// Where fetches are counted.
@@ -50,14 +55,6 @@ pub struct FetchError {
     pub why: String,
 }
 
-/// The members of a discovery document that matter here (OpenID Connect Discovery §3, RFC 8414 §2).
-#[derive(Deserialize)]
-struct Discovery {
-    issuer: String,
-    jwks_uri: String,
-    token_endpoint: Option<String>,
-}
-
 /// A fetched key set and how long it may be used without asking again.
 #[derive(Debug)]
 pub struct Fetched {
@@ -67,12 +64,16 @@ pub struct Fetched {
     pub max_age: Option<Duration>,
 }
 
-/// Fetches the keys of an issuer into its store, once. Those of `cache_file` are there even if that fails.
+/// Fetches the keys of an issuer into its store, once; of one whose tokens are opaque, its endpoints.
+/// Keys of `cache_file` are there even if that fails.
 ///
 /// # Errors
 /// The document that could not be had, and why.
 pub async fn once(source: Source, store: Arc<KeyStore>) -> Result<(), FetchError> {
     let mut fetcher = Fetcher::new(source, store);
+    if fetcher.source.opaque {
+        return fetcher.endpoints().await.map(drop);
+    }
     fetcher.recall().await;
     fetcher.refresh().await.map(drop)
 }
@@ -92,6 +93,9 @@ pub async fn on_demand(source: Source, store: Arc<KeyStore>) {
 /// The fetch loop of one issuer; runs until it is dropped. A store without keys begins with those
 /// that were kept over the restart, if there are any.
 pub async fn run(source: Source, store: Arc<KeyStore>) {
+    if source.opaque {
+        return find_endpoints(source, store).await;
+    }
     let mut fetcher = Fetcher::new(source, store);
     fetcher.recall().await;
     let mut backoff = backoff();
@@ -116,6 +120,25 @@ pub async fn run(source: Source, store: Arc<KeyStore>) {
             () = tokio::time::sleep(pause) => {}
             () = fetcher.store.demanded() => {}
         }
+    }
+}
+
+/// The same for an issuer of opaque tokens: nothing but its endpoints is needed.
+async fn find_endpoints(source: Source, store: Arc<KeyStore>) {
+    let mut backoff = backoff();
+    loop {
+        let pause = match discover(&source).await {
+            Ok(endpoints) => {
+                store.set_endpoints(endpoints);
+                backoff = self::backoff();
+                ahead(DISCOVERY_TTL)
+            }
+            Err(error) => {
+                tracing::warn!(issuer = %source.name, document = error.what, error = %error.why, "not fetched; the endpoints known so far stay in use");
+                backoff.next().unwrap_or(Duration::from_secs(30))
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -192,7 +215,7 @@ impl Fetcher {
 
     async fn refresh(&mut self) -> Result<(Arc<KeySet>, Duration), FetchError> {
         let endpoints = self.endpoints().await?;
-        let fetched = fetch_keys(&self.source, &endpoints.jwks).await?;
+        let fetched = fetch_keys(&self.source, endpoints.key_set()?).await?;
         for remark in &fetched.parsed.dropped {
             tracing::warn!(issuer = %self.source.name, "{remark}");
         }
@@ -235,59 +258,6 @@ impl Fetcher {
     }
 }
 
-/// Finds the endpoints of an issuer.
-///
-/// # Errors
-/// If discovery is needed and fails, or names another issuer (RFC 8414 §3.3).
-pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
-    if let Some(jwks) = &source.jwks
-        && (source.token.is_some() || !source.needs_token_endpoint)
-    {
-        return Ok(Endpoints {
-            jwks: jwks.clone(),
-            token: source.token.clone(),
-        });
-    }
-    let wrong = |why: String| FetchError {
-        what: "discovery document",
-        why,
-    };
-    let url = format!(
-        "{}/.well-known/openid-configuration",
-        source.issuer.trim_end_matches('/')
-    );
-    let uri: Uri = url
-        .parse()
-        .map_err(|error| wrong(format!("{url}: {error}")))?;
-    let reply = get(&source.outbound, &uri).await.map_err(wrong)?;
-    let document: Discovery =
-        serde_json::from_slice(&reply.body).map_err(|error| wrong(error.to_string()))?;
-    if *document.issuer != *source.issuer {
-        return Err(wrong(format!(
-            "it is the document of another issuer, not of {}",
-            source.issuer
-        )));
-    }
-    let endpoint = |text: &str| endpoint(text).map_err(wrong);
-    let jwks = match &source.jwks {
-        Some(configured) => configured.clone(),
-        None => endpoint(&document.jwks_uri)?,
-    };
-    let token = match (&source.token, &document.token_endpoint) {
-        (Some(configured), _) => Some(configured.clone()),
-        (None, Some(text)) => Some(endpoint(text)?),
-        (None, None) => None,
-    };
-    Ok(Endpoints { jwks, token })
-}
-
-/// An endpoint that a discovery document names: as safe as one that is configured.
-fn endpoint(text: &str) -> Result<Uri, String> {
-    let uri: Uri = text.parse().map_err(|error| format!("{text}: {error}"))?;
-    check_url(&uri).map_err(|error| format!("{text} is {error}"))?;
-    Ok(uri)
-}
-
 /// Fetches and parses a key set.
 ///
 /// # Errors
@@ -306,7 +276,7 @@ pub async fn fetch_keys(source: &Source, uri: &Uri) -> Result<Fetched, FetchErro
     })
 }
 
-async fn get(outbound: &Outbound, uri: &Uri) -> Result<Reply, String> {
+pub(super) async fn get(outbound: &Outbound, uri: &Uri) -> Result<Reply, String> {
     let reply = outbound
         .get(uri, "application/json", MAX_DOCUMENT)
         .await

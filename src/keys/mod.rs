@@ -4,6 +4,7 @@
 //! [`KeyStore`] holds the current one for the hot path, [`fetch`] keeps it fresh in the background,
 //! and [`CacheFile`] keeps it over restarts.
 
+pub mod discovery;
 pub mod fetch;
 mod jwk;
 pub mod jwks;

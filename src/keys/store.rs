@@ -33,17 +33,21 @@ pub struct KeyPolicy {
 /// The issuer's endpoints, from its discovery document or the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoints {
-    /// Where the keys are.
-    pub jwks: Uri,
+    /// Where the keys are; absent only if the issuer's tokens are opaque.
+    pub jwks: Option<Uri>,
     /// Where tokens are issued; absent if neither source names it.
     pub token: Option<Uri>,
+    /// Where tokens are introspected (RFC 7662); absent if neither source names it.
+    pub introspection: Option<Uri>,
 }
 
 /// What `/readyz?verbose` says of an issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyStatus {
-    /// No keys have been loaded yet.
+    /// No keys have been loaded yet, or not where to ask about opaque tokens.
     Missing,
+    /// The tokens are opaque, and it is known where to ask about them.
+    NotNeeded,
     /// Keys are there; the number, and the age of the last good fetch in seconds.
     Loaded {
         /// How many keys.

@@ -1,6 +1,7 @@
 //! What becomes of a request, fetching included: the one way to a verdict, for the live gateway and
 //! for `explain` alike.
 
+use crate::authn::opaque::{self, Finding, Question};
 use crate::authn::{Issuer, Need};
 use crate::gateway::{self, Admission, Decision};
 use crate::rejection::{Reason, Rejection};
@@ -24,15 +25,16 @@ pub enum Verdict {
     Refused(Option<Arc<Route>>, Rejection),
 }
 
-/// Decides, fetching once in between if that is what the decision needs.
+/// Decides. In between fetches keys or asks an issuer, once, if that is what the decision needs.
 pub async fn decide(
     snapshot: &Snapshot,
     view: &RequestView<'_>,
     steps: &mut impl Steps,
 ) -> Verdict {
-    let mut refreshed = None;
+    let (mut refreshed, mut finding) = (None, None);
     loop {
-        match gateway::admit(snapshot, view, snapshot.clock.now(), steps) {
+        let now = snapshot.clock.now();
+        match gateway::admit_with(snapshot, view, finding.as_ref(), now, steps) {
             Decision::Admitted(admission) => return Verdict::Proxy(admission),
             Decision::OAuth(mount) => return Verdict::Token(mount),
             Decision::Metadata => return Verdict::Metadata,
@@ -42,6 +44,17 @@ pub async fn decide(
             }
             Decision::Needs(route, Need::Keys(issuer)) => {
                 let rejection = without_key(&issuer, refreshed == Some(true));
+                return Verdict::Refused(Some(route), rejection);
+            }
+            Decision::Needs(route, Need::Introspection(question)) if finding.is_none() => {
+                match introspect(snapshot, question).await {
+                    Ok(found) => finding = Some(found),
+                    Err(rejection) => return Verdict::Refused(Some(route), rejection),
+                }
+            }
+            Decision::Needs(route, Need::Introspection(_)) => {
+                // What was found is about this very token and issuer, so this cannot be.
+                let rejection = Rejection::noted(Reason::Internal, "asked, and none the wiser");
                 return Verdict::Refused(Some(route), rejection);
             }
             Decision::Refused(route, rejection) => return Verdict::Refused(route, rejection),
@@ -59,4 +72,18 @@ fn without_key(issuer: &Issuer, refreshed: bool) -> Rejection {
     };
     issuer.metrics.refused(&rejection.reason);
     rejection
+}
+
+/// Has an issuer asked about a token, and its answer judged. A decision that is given what came of
+/// it does not need it again.
+async fn introspect(snapshot: &Snapshot, question: Question) -> Result<Finding, Rejection> {
+    let (known, clock) = (Arc::clone(&snapshot.tokens), snapshot.clock.clone());
+    let Question {
+        issuer,
+        introspection,
+        token,
+        digest,
+    } = question;
+    let judge = move |reply| opaque::judge(&issuer, digest, reply, &known, clock.now());
+    introspection.ask(token, digest, judge).await
 }

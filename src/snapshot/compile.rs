@@ -57,7 +57,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let upstreams = upstreams::build(&config, env, mistakes);
     let mut table = RouteTable::default();
     routes::mount(&config, env, &providers, &mut table, mistakes);
-    routes::build(&config, env, &upstreams, &mut table, mistakes);
+    routes::build(&config, env, &providers, &upstreams, &mut table, mistakes);
     routes::describe(&providers, &mut table);
     if !mistakes.is_empty() {
         return None;

@@ -1,18 +1,17 @@
 //! `[issuer.*]`: rules compiled, key stores made or taken over.
 
-use super::Provider;
 use super::compile::Env;
+use super::{Provider, issuer_rules, opaque};
 use crate::at;
 use crate::authn::Issuer;
 use crate::authn::verify::IssuerRules;
-use crate::config::{self, Alg, Config, Mistake};
-use crate::headers;
-use crate::identity::ClaimRef;
+use crate::config::{self, Config, Mistake};
+use crate::introspection::{Asking, Introspection};
 use crate::keys::fetch::Source;
 use crate::keys::{CacheFile, KeyPolicy, KeyStore, folder_of};
 use crate::outbound::{Outbound, check_url};
-use http::{HeaderName, Uri};
-use jsonwebtoken::Algorithm;
+use crate::telemetry::metrics::IssuerMetrics;
+use http::{HeaderValue, Uri};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,7 @@ pub(super) fn build(config: &Config, env: &Env, mistakes: &mut Vec<Mistake>) -> 
             let text = format!("[issuer.{}] has this url already", twin.issuer.rules.name);
             mistakes.push(Mistake::value(at!["issuer", name, "url"], text));
         }
-        let rules = rules(name, issuer, url.as_deref().unwrap_or_default(), mistakes);
+        let rules = issuer_rules::rules(name, issuer, url.as_deref().unwrap_or_default(), mistakes);
         let source = source(
             name,
             issuer,
@@ -41,10 +40,11 @@ pub(super) fn build(config: &Config, env: &Env, mistakes: &mut Vec<Mistake>) -> 
             env,
             mistakes,
         );
+        let credential = opaque::credential(name, issuer, mistakes);
         if let Some(source) = source
             && before == mistakes.len()
         {
-            providers.push(provider(issuer, rules, source, env));
+            providers.push(provider(issuer, rules, source, credential, env));
         }
     }
     cache_files(config, mistakes);
@@ -93,7 +93,21 @@ fn cache_files(config: &Config, mistakes: &mut Vec<Mistake>) {
 /// Takes over from the snapshot before what has not changed: the whole issuer, or its key store if
 /// that is filled in the same way, or at least the keys if they come from the same place. An issuer
 /// may be down at the time of a reload, so keys at hand are never thrown away.
-fn provider(config: &config::Issuer, rules: IssuerRules, source: Source, env: &Env) -> Provider {
+///
+/// `credential` is there if the tokens are opaque. What such an issuer has said is bound to the
+/// whole issuer, so that it counts no more once a rule or the credential has changed.
+fn provider(
+    config: &config::Issuer,
+    rules: IssuerRules,
+    source: Source,
+    credential: Option<HeaderValue>,
+    env: &Env,
+) -> Provider {
+    let asking = credential.map(|authorization| Asking {
+        endpoint: source.introspection.clone(),
+        authorization,
+        timeout: config.timeout.get(),
+    });
     let authorities = config
         .ca_file
         .as_ref()
@@ -108,7 +122,12 @@ fn provider(config: &config::Issuer, rules: IssuerRules, source: Source, env: &E
             && known.authorities == authorities
             && known.source.needs_token_endpoint == source.needs_token_endpoint
     });
-    if let Some(known) = same_fetch.filter(|known| known.issuer.rules == rules) {
+    let same_issuer = |known: &&Provider| {
+        let introspection = known.issuer.introspection.as_ref();
+        known.issuer.rules == rules
+            && introspection.map(|introspection| introspection.asking()) == asking.as_ref()
+    };
+    if let Some(known) = same_fetch.filter(same_issuer) {
         return Provider {
             config: config.clone(),
             ..known.clone()
@@ -116,7 +135,7 @@ fn provider(config: &config::Issuer, rules: IssuerRules, source: Source, env: &E
     }
     let (keys, source) = match (same_fetch, known) {
         (Some(known), _) => (Arc::clone(&known.issuer.keys), known.source.clone()),
-        (None, Some(known)) if known.config.jwks_uri == config.jwks_uri => {
+        (None, Some(known)) if found_alike(&known.config, config) => {
             let keys = KeyStore::new(policy(config));
             keys.inherit(&known.issuer.keys);
             (Arc::new(keys), source)
@@ -124,9 +143,15 @@ fn provider(config: &config::Issuer, rules: IssuerRules, source: Source, env: &E
         (None, _) => (Arc::new(KeyStore::new(policy(config))), source),
     };
     let metrics = env.metrics.issuer(&rules.name);
+    let introspection = asking.map(|asking| {
+        let (keys, outbound) = (Arc::clone(&keys), source.outbound.clone());
+        let metrics = IssuerMetrics::clone(&metrics);
+        Arc::new(Introspection::new(asking, keys, outbound, metrics))
+    });
     let issuer = Arc::new(Issuer {
         rules,
         keys,
+        introspection,
         metrics,
     });
     Provider {
@@ -141,6 +166,16 @@ fn provider(config: &config::Issuer, rules: IssuerRules, source: Source, env: &E
 fn fetched_alike(a: &config::Issuer, b: &config::Issuer) -> bool {
     (&a.jwks_uri, &a.token_endpoint, &a.timeout, &a.jwks)
         == (&b.jwks_uri, &b.token_endpoint, &b.timeout, &b.jwks)
+        && (a.opaque, &a.introspection_endpoint) == (b.opaque, &b.introspection_endpoint)
+}
+
+/// Whether what was found for one is of use to the other: keys, or where to ask about tokens.
+fn found_alike(a: &config::Issuer, b: &config::Issuer) -> bool {
+    let place = |issuer: &config::Issuer| match issuer.opaque {
+        true => issuer.introspection_endpoint.clone(),
+        false => issuer.jwks_uri.clone(),
+    };
+    a.opaque == b.opaque && place(a) == place(b)
 }
 
 fn policy(config: &config::Issuer) -> KeyPolicy {
@@ -185,135 +220,6 @@ fn uri(text: &str, at: config::KeyPath, mistakes: &mut Vec<Mistake>) -> Option<U
     }
 }
 
-fn rules(
-    name: &str,
-    issuer: &config::Issuer,
-    url: &str,
-    mistakes: &mut Vec<Mistake>,
-) -> IssuerRules {
-    let mut needed = |key: &str, empty: bool, hint: &str| {
-        if empty {
-            let at = at!["issuer", name, key];
-            mistakes.push(
-                Mistake::value(at, format!("`{key}` of [issuer.{name}] is empty")).hint(hint),
-            );
-        }
-    };
-    needed(
-        "audiences",
-        issuer.audiences.is_empty(),
-        "name the API that the tokens are meant for, e.g. [\"https://api.bonterra.network\"]",
-    );
-    needed(
-        "algorithms",
-        issuer.algorithms.is_empty(),
-        "write [\"RS256\"]",
-    );
-    needed(
-        "token_types",
-        issuer.token_types.is_empty(),
-        "write [\"JWT\", \"at+jwt\"]",
-    );
-    needed(
-        "max_token_bytes",
-        issuer.max_token_bytes.bytes() == 0,
-        "write \"8KiB\"",
-    );
-    if issuer.jwks.min_ttl.get() < Duration::from_secs(1) {
-        let at = at!["issuer", name, "jwks", "min_ttl"];
-        let mistake = Mistake::value(at, "keys would be fetched without a pause");
-        mistakes.push(mistake.hint("write \"1s\" or more"));
-    }
-    if issuer.jwks.min_ttl.get() > issuer.jwks.max_ttl.get() {
-        mistakes.push(Mistake::value(
-            at!["issuer", name, "jwks", "min_ttl"],
-            "min_ttl is longer than max_ttl",
-        ));
-    }
-    let seconds = |time: config::Dur| i64::try_from(time.get().as_secs()).unwrap_or(i64::MAX);
-    IssuerRules {
-        name: name.into(),
-        issuer: url.into(),
-        audiences: issuer
-            .audiences
-            .iter()
-            .map(|audience| audience.as_str().into())
-            .collect(),
-        algorithms: issuer
-            .algorithms
-            .iter()
-            .map(|algorithm| algorithm_of(*algorithm))
-            .collect(),
-        token_types: issuer
-            .token_types
-            .iter()
-            .map(|typ| typ.as_str().into())
-            .collect(),
-        leeway: seconds(issuer.leeway),
-        max_token_bytes: issuer.max_token_bytes.as_usize(),
-        max_lifetime: seconds(issuer.max_lifetime),
-        headers: claim_headers(name, issuer, mistakes),
-    }
-}
-
-fn claim_headers(
-    name: &str,
-    issuer: &config::Issuer,
-    mistakes: &mut Vec<Mistake>,
-) -> Vec<(HeaderName, ClaimRef)> {
-    let mut headers: Vec<(HeaderName, ClaimRef)> = Vec::new();
-    for (header, claim) in &issuer.headers {
-        let at = at!["issuer", name, "headers", header];
-        let Ok(parsed) = HeaderName::from_bytes(header.as_bytes()) else {
-            mistakes.push(
-                Mistake::key(at, format!("`{header}` is no header name"))
-                    .hint("letters, digits and `-`, e.g. X-Bonterra-Auth-Id"),
-            );
-            continue;
-        };
-        if headers::is_reserved(&parsed) {
-            mistakes.push(
-                Mistake::key(
-                    at,
-                    format!("`{header}` has a meaning of its own and cannot carry a claim"),
-                )
-                .hint("choose a name that begins with X-"),
-            );
-            continue;
-        }
-        let claim = match ClaimRef::parse(claim) {
-            Ok(claim) => claim,
-            Err(why) => {
-                mistakes.push(Mistake::value(at, why));
-                continue;
-            }
-        };
-        if headers
-            .iter()
-            .any(|(other, _)| headers::same_name(other.as_str(), parsed.as_str()))
-        {
-            mistakes.push(Mistake::key(at, format!("`{header}` is mapped twice")));
-            continue;
-        }
-        headers.push((parsed, claim));
-    }
-    headers
-}
-
-fn algorithm_of(algorithm: Alg) -> Algorithm {
-    match algorithm {
-        Alg::RS256 => Algorithm::RS256,
-        Alg::RS384 => Algorithm::RS384,
-        Alg::RS512 => Algorithm::RS512,
-        Alg::PS256 => Algorithm::PS256,
-        Alg::PS384 => Algorithm::PS384,
-        Alg::PS512 => Algorithm::PS512,
-        Alg::ES256 => Algorithm::ES256,
-        Alg::ES384 => Algorithm::ES384,
-        Alg::EdDSA => Algorithm::EdDSA,
-    }
-}
-
 fn source(
     name: &str,
     issuer: &config::Issuer,
@@ -328,6 +234,7 @@ fn source(
     };
     let jwks = optional("jwks_uri", &issuer.jwks_uri);
     let token = optional("token_endpoint", &issuer.token_endpoint);
+    let introspection = optional("introspection_endpoint", &issuer.introspection_endpoint);
     let outbound = match Outbound::new(issuer.ca_file.as_deref(), issuer.timeout.get()) {
         Ok(outbound) => outbound,
         Err(error) => {
@@ -347,6 +254,8 @@ fn source(
             .oauth
             .values()
             .any(|surface| surface.issuer.as_deref() == Some(name)),
+        introspection,
+        opaque: issuer.opaque,
         outbound,
         metrics: env.metrics.issuer(&name.into()),
         clock: env.clock.clone(),

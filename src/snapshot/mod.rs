@@ -5,7 +5,9 @@
 //! and idle connections outlive a reload.
 
 mod compile;
+mod issuer_rules;
 mod issuers;
+mod opaque;
 mod routes;
 mod rules;
 mod upstreams;
@@ -103,6 +105,9 @@ pub struct Route {
     pub name: Arc<str>,
     /// What it asks of callers.
     pub access: AccessRules,
+    /// Who is asked about tokens that tell nothing by themselves: the one issuer of such tokens that
+    /// the route accepts, if there is one.
+    pub opaque: Option<Arc<crate::authn::Issuer>>,
     /// Where it leads.
     pub upstream: Arc<Upstream>,
     /// Whether the upstream gets the caller's token.

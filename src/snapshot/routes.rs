@@ -1,7 +1,7 @@
 //! `[[route]]` and `[oauth.*]`: references followed, the table filled.
 
 use super::compile::{Env, dangling};
-use super::{METADATA_PATH, Mount, Provider, Route, Target, rules};
+use super::{METADATA_PATH, Mount, Provider, Route, Target, opaque, rules};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::oauth::{Grant, Surface};
@@ -107,6 +107,7 @@ fn token_path(
 pub(super) fn build(
     config: &Config,
     env: &Env,
+    providers: &[Provider],
     upstreams: &[Arc<Upstream>],
     table: &mut Table,
     mistakes: &mut Vec<Mistake>,
@@ -130,7 +131,9 @@ pub(super) fn build(
             );
         }
         names.push(Arc::clone(&name));
-        one(config, env, upstreams, route, name, &at, table, mistakes);
+        one(
+            config, env, providers, upstreams, route, name, &at, table, mistakes,
+        );
     }
 }
 
@@ -141,6 +144,7 @@ pub(super) fn build(
 fn one(
     config: &Config,
     env: &Env,
+    providers: &[Provider],
     upstreams: &[Arc<Upstream>],
     route: &config::Route,
     name: Arc<str>,
@@ -149,6 +153,7 @@ fn one(
     mistakes: &mut Vec<Mistake>,
 ) {
     let access = rules::access(config, route, at, mistakes);
+    let opaque = opaque::of_route(route, providers, at, mistakes);
     let hosts = rules::hosts(route, at, mistakes);
     let methods = rules::methods(route, at, mistakes);
     let request_headers = rules::header_rules(
@@ -186,6 +191,7 @@ fn one(
         metrics: Arc::new(env.metrics.route(&name)),
         name,
         access,
+        opaque,
         upstream,
         forward_token: route.forward_token,
         strip_prefix: route.strip_prefix.trim_end_matches('/').into(),

@@ -67,6 +67,8 @@ metrics! {
     jwks_last_success_timestamp_seconds: IntGaugeVec ["issuer"],
     /// Usable keys of an issuer.
     jwks_keys: IntGaugeVec ["issuer"],
+    /// Questions to an issuer about an opaque token, by result (active, inactive or error).
+    introspections_total: IntCounterVec ["issuer", "result"],
     /// Requests to the OAuth surface, by endpoint, grant and outcome.
     oauth_requests_total: IntCounterVec ["surface", "endpoint", "grant", "outcome"],
     /// Seconds that a request to the OAuth surface took, the issuer included.
@@ -293,6 +295,14 @@ impl IssuerMetrics {
         self.all
             .jwks_fetches_total
             .with_label_values(&[&*self.name, "error"])
+            .inc();
+    }
+
+    /// Notes a question about an opaque token, and what came of it: `active`, `inactive` or `error`.
+    pub fn introspected(&self, result: &'static str) {
+        self.all
+            .introspections_total
+            .with_label_values(&[&*self.name, result])
             .inc();
     }
 }

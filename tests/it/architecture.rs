@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 8] = [
     ],
     &[
         "identity",
+        "introspection",
         "keys",
         "outbound",
         "rejection",
@@ -37,7 +38,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 14] = [
+const WITHIN: [(&str, &str, &str); 20] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -60,6 +61,24 @@ const WITHIN: [(&str, &str, &str); 14] = [
         "identity",
         "the age of keys is told in the same seconds as that of tokens",
     ),
+    (
+        "introspection",
+        "identity",
+        "questions about one token are known by its digest",
+    ),
+    (
+        "introspection",
+        "keys",
+        "discovery finds the endpoint where it finds the keys",
+    ),
+    ("introspection", "outbound", "asks the issuer"),
+    (
+        "introspection",
+        "rejection",
+        "a token that cannot be asked about is refused",
+    ),
+    ("introspection", "strict_json", "reads what the issuer says"),
+    ("introspection", "telemetry", "counts questions"),
     ("keys", "outbound", "fetches keys"),
     ("keys", "strict_json", "a key with a member twice is none"),
     ("keys", "telemetry", "counts fetches"),

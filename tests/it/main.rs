@@ -14,6 +14,7 @@ mod identity;
 mod lifecycle;
 mod metrics_and_log;
 mod oauth;
+mod opaque;
 mod proxying;
 mod refusals;
 mod revocation;

@@ -9,8 +9,8 @@ pub use question::Question;
 use super::output;
 use super::{FAILED, run, stdin};
 use crate::app;
-use crate::authn::credential;
 use crate::authn::token::UnverifiedToken;
+use crate::authn::{Issuer, Need, credential};
 use crate::config;
 use crate::gateway::{self, Admission, Decision};
 use crate::keys::fetch::{self, FetchError};
@@ -126,26 +126,32 @@ impl Case<'_> {
     /// A gateway that serves has its keys already. Here they are fetched, of the token's issuer and
     /// only if the decision turns out to need them.
     async fn provide_keys(&self, view: &RequestView<'_>) -> Option<KeysMissing> {
-        match gateway::admit(self.snapshot, view, self.snapshot.clock.now(), &mut Untold) {
-            Decision::Refused(_, rejection) if rejection.reason == Reason::KeysUnavailable => {}
+        let now = self.snapshot.clock.now();
+        let provider = match gateway::admit(self.snapshot, view, now, &mut Untold) {
+            Decision::Refused(_, rejection) if rejection.reason == Reason::KeysUnavailable => {
+                let token = UnverifiedToken::parse(credential::bearer(view).ok()??).ok()?;
+                self.provider(|issuer| *issuer.rules.issuer == *token.issuer())?
+            }
+            Decision::Needs(_, Need::Introspection(question)) => {
+                self.provider(|issuer| Arc::ptr_eq(issuer, &question.issuer))?
+            }
             _ => return None,
-        }
-        let provider = self.provider(view)?;
+        };
         let (source, keys) = (provider.source.clone(), Arc::clone(&provider.issuer.keys));
         let outcome = fetch::once(source.clone(), Arc::clone(&keys)).await;
-        // The decision may ask once more, for a key that is not among these.
-        tokio::spawn(fetch::on_demand(source, keys));
+        if !source.opaque {
+            // The decision may ask once more, for a key that is not among these.
+            tokio::spawn(fetch::on_demand(source, keys));
+        }
         outcome.err().map(|error| KeysMissing {
             issuer: Arc::clone(&provider.issuer.rules.name),
             error,
         })
     }
 
-    /// Whose keys the token needs.
-    fn provider(&self, view: &RequestView<'_>) -> Option<&Provider> {
-        let token = UnverifiedToken::parse(credential::bearer(view).ok()??).ok()?;
+    fn provider(&self, is_it: impl Fn(&Arc<Issuer>) -> bool) -> Option<&Provider> {
         let mut providers = self.snapshot.providers.iter();
-        providers.find(|provider| *provider.issuer.rules.issuer == *token.issuer())
+        providers.find(|provider| is_it(&provider.issuer))
     }
 
     async fn answer(&self, view: RequestView<'_>, steps: &mut Told) -> Answer {

@@ -65,6 +65,7 @@ impl Service for Issuer {
             Endpoint::Authorize => self.authorize(&request),
             Endpoint::Token => self.token(&request),
             Endpoint::Revoke => self.revoke(&request),
+            Endpoint::Introspect => self.introspect(&request),
             Endpoint::Userinfo => self.userinfo(&request),
         })
     }
@@ -75,9 +76,12 @@ impl Issuer {
     fn arrived(&self, endpoint: Endpoint, request: &Received) -> Option<super::fault::Fault> {
         let mut state = self.state();
         state.counts.add(endpoint);
-        if endpoint == Endpoint::Token {
-            let (headers, body) = (request.parts.headers.clone(), request.body.clone());
-            state.last_token_request = Some(RecordedRequest { headers, body });
+        let (headers, body) = (request.parts.headers.clone(), request.body.clone());
+        let record = Some(RecordedRequest { headers, body });
+        match endpoint {
+            Endpoint::Token => state.last_token_request = record,
+            Endpoint::Introspect => state.last_introspection = record,
+            _ => {}
         }
         state.faults.get(&endpoint).cloned()
     }

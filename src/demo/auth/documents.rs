@@ -28,6 +28,7 @@ impl Issuer {
             "userinfo_endpoint": url("userinfo"),
             "jwks_uri": url(".well-known/jwks.json"),
             "revocation_endpoint": url("oauth/revoke"),
+            "introspection_endpoint": url("oauth/introspect"),
             "scopes_supported": ["openid", "profile", "email", "offline_access"],
             "response_types_supported": ["code"],
             "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
@@ -80,7 +81,7 @@ impl Issuer {
     }
 
     /// The claims of a token that one of the published keys signed.
-    fn verified(&self, token: &str) -> Option<Value> {
+    pub(super) fn verified(&self, token: &str) -> Option<Value> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, payload) = message.split_once('.')?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();

@@ -23,6 +23,8 @@ pub enum Endpoint {
     Token,
     /// `POST /oauth/revoke`
     Revoke,
+    /// `POST /oauth/introspect`
+    Introspect,
     /// `GET /userinfo`
     Userinfo,
 }
@@ -63,6 +65,8 @@ pub struct Counts {
     pub token: u64,
     /// Revocations.
     pub revoke: u64,
+    /// Introspections.
+    pub introspect: u64,
     /// Requests for user information.
     pub userinfo: u64,
 }
@@ -87,6 +91,7 @@ impl Endpoint {
             ("GET", "/authorize") => Some(Self::Authorize),
             ("POST", "/oauth/token") => Some(Self::Token),
             ("POST", "/oauth/revoke") => Some(Self::Revoke),
+            ("POST", "/oauth/introspect") => Some(Self::Introspect),
             ("GET", "/userinfo") => Some(Self::Userinfo),
             _ => None,
         }
@@ -179,6 +184,7 @@ impl Counts {
             Endpoint::Authorize => &mut self.authorize,
             Endpoint::Token => &mut self.token,
             Endpoint::Revoke => &mut self.revoke,
+            Endpoint::Introspect => &mut self.introspect,
             Endpoint::Userinfo => &mut self.userinfo,
         };
         *count += 1;

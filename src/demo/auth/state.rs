@@ -37,6 +37,9 @@ pub(super) struct State {
     pub(super) keys: KeyRing,
     pub(super) counts: Counts,
     pub(super) last_token_request: Option<RecordedRequest>,
+    pub(super) last_introspection: Option<RecordedRequest>,
+    /// What opaque tokens stand for; those that are not active are gone.
+    pub(super) opaque: HashMap<String, Value>,
     pub(super) faults: BTreeMap<Endpoint, Fault>,
     pub(super) expires_in: ExpiresIn,
     pub(super) jwks_document: Option<Value>,
@@ -107,6 +110,8 @@ impl Issuer {
             keys,
             counts: Counts::default(),
             last_token_request: None,
+            last_introspection: None,
+            opaque: HashMap::new(),
             faults: BTreeMap::new(),
             expires_in: ExpiresIn::default(),
             jwks_document: None,
