@@ -70,7 +70,7 @@ impl Scene {
 
     fn token(&self, number: u64) -> String {
         let mut claims = self.auth.claims();
-        claims["jti"] = json!(number);
+        claims["jti"] = json!(number.to_string());
         self.auth.mint(&claims)
     }
 

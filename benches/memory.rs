@@ -112,7 +112,7 @@ fn flood(snapshot: &Snapshot, auth: &BonterraAuth, numbers: std::ops::Range<u64>
         claims["aud"] = json!("https://elsewhere.example");
     }
     for number in numbers {
-        claims["jti"] = json!(number);
+        claims["jti"] = json!(number.to_string());
         let (head, ()) = Request::get("/grants/4711")
             .header("host", "api.bonterra.network")
             .header("authorization", format!("Bearer {}", auth.mint(&claims)))

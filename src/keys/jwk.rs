@@ -218,6 +218,9 @@ fn edwards(jwk: &Members, pinned: Option<Algorithm>) -> Result<Material, String>
     if SMALL_ORDER.contains(&unsigned) {
         return Err("it is a point of small order: anyone could sign for it".to_owned());
     }
+    if is_over_the_field(&unsigned) {
+        return Err("its x is no number of the field (RFC 8032 §5.1.3)".to_owned());
+    }
     Ok(Material {
         members: kept(jwk, &["crv", "x"]),
         verifiers: Verifiers::parse(PublicKey::Ed25519(&x), pinned)?,
@@ -243,6 +246,12 @@ fn bytes(jwk: &Members, name: &str) -> Result<Vec<u8>, String> {
     URL_SAFE_NO_PAD
         .decode(text(jwk, name)?)
         .map_err(|_| format!("its {name} is not base64url"))
+}
+
+/// Whether a little-endian number is 2^255 - 19 or more: a second spelling of a smaller one.
+fn is_over_the_field(number: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = number;
+    *high == 0x7f && middle.iter().all(|byte| *byte == 0xff) && *low >= 0xed
 }
 
 fn is_odd(number: &[u8]) -> bool {

@@ -103,7 +103,7 @@ async fn a_reload_while_the_issuer_is_down_keeps_the_keys() {
     for (number, (what, file)) in files.iter().enumerate() {
         world.change(file).await;
         assert_eq!(world.asks_with(&warm).await, 200, "{what}: warm");
-        let cold = world.token_with(json!({ "jti": number }));
+        let cold = world.token_with(json!({ "jti": number.to_string() }));
         assert_eq!(world.asks_with(&cold).await, 200, "{what}: cold");
         let ready = world.gateway.admin("GET", "/readyz").await;
         assert_eq!(ready.status, 200, "{what}: {}", ready.text());

@@ -16,7 +16,9 @@ async fn a_day_without_the_issuer_costs_no_valid_request() {
     let world = World::of(options, CONFIG).await;
     let clock = world.gateway.app.clock();
     let start = clock.now();
-    let token = |number: u32| world.token_with(json!({ "jti": number, "exp": start + 7 * 86_400 }));
+    let token = |number: u32| {
+        world.token_with(json!({ "jti": number.to_string(), "exp": start + 7 * 86_400 }))
+    };
     let known = token(0);
     let grants = world.get("/grants/1").bearer(&known);
     assert_eq!(grants.send().await.status, 200);
