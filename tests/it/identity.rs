@@ -425,3 +425,37 @@ timeout = \"200ms\"
         .await
         .expect_err("not ready");
 }
+
+#[tokio::test]
+async fn a_value_inside_a_claim_is_found_by_pointer() {
+    let headers = r#"headers = { X-Role = "/https:~1~1bonterra.network~1user/roles/0", X-Tenant = "/tenant/id", X-Dots = "a.b" }"#;
+    let world = World::with(&with_lines(CONFIG, "[issuer.bonterra]", headers)).await;
+    let token = world.token_with(json!({
+        "https://bonterra.network/user": { "roles": ["admin\r\nX-Admin: 1", "other"] },
+        "tenant": { "id": 7 },
+        "a.b": true,
+        "a": { "b": false },
+    }));
+    for pass in ["cold", "warm"] {
+        let forged = world
+            .get("/grants/1")
+            .bearer(&token)
+            .header("X_Role", "forged");
+        let reply = forged.send().await;
+        assert_eq!(reply.status, 200, "{pass}: {}", reply.text());
+        assert_eq!(
+            reply.upstream_saw("x-role"),
+            ["admin%0D%0AX-Admin: 1"],
+            "{pass}"
+        );
+        assert_eq!(reply.upstream_saw("x-tenant"), ["7"], "{pass}");
+        assert_eq!(reply.upstream_saw("x-dots"), ["true"], "{pass}");
+        assert!(reply.upstream_saw("x_role").is_empty(), "{pass}");
+    }
+    // What is not there sets no header, and a forgery does not take its place.
+    let without = world
+        .get("/grants/1")
+        .bearer(&world.auth.token())
+        .header("x-role", "forged");
+    assert!(without.send().await.upstream_saw("x-role").is_empty());
+}

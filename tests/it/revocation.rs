@@ -1,9 +1,10 @@
-//! Revocation: what is revoked is refused at the next request, cached or not.
+//! Revocation, and what is remembered of tokens. That a cached token falls with it is a row of
+//! `adversary::caches`.
 
 use crate::harness::{CONFIG, World, assert_refused, request, with_lines};
 use serde_json::{Value, json};
 
-async fn revoke(world: &World, order: Value) -> (u16, String) {
+pub async fn revoke(world: &World, order: Value) -> (u16, String) {
     let reply = request(world.gateway.admin, "POST", "/-/revoke")
         .json(&order)
         .send()
@@ -11,44 +12,12 @@ async fn revoke(world: &World, order: Value) -> (u16, String) {
     (reply.status, reply.text())
 }
 
-async fn asks(world: &World, token: &str) -> u16 {
+pub async fn asks(world: &World, token: &str) -> u16 {
     world.get("/grants/1").bearer(token).send().await.status
 }
 
 fn now() -> i64 {
     bonterra_gateway::identity::unix_now()
-}
-
-#[tokio::test]
-async fn a_revoked_token_is_refused_at_the_next_request_cold_or_warm() {
-    let world = World::start().await;
-    for warm in [false, true] {
-        let case = |name: &str| format!("{name}, warm: {warm}");
-        for by in ["token", "jti", "sub"] {
-            let (jti, sub) = (case("id").replace(' ', by), case("user").replace(' ', by));
-            let token = world.token_with(json!({"jti": jti, "sub": sub}));
-            let other = world.token_with(json!({"jti": "another", "sub": "another"}));
-            if warm {
-                assert_eq!(asks(&world, &token).await, 200, "{}", case(by));
-            }
-            let order = match by {
-                "token" => json!({"token": token}),
-                "jti" => json!({"issuer": "bonterra", "jti": jti}),
-                _ => json!({"issuer": "bonterra", "sub": sub}),
-            };
-            let (status, text) = revoke(&world, order).await;
-            assert_eq!(status, 200, "{text}");
-            let seen = world.echo.seen().len();
-            for _ in 0..2 {
-                let reply = world.get("/grants/1").bearer(&token).send().await;
-                assert_refused(&world.gateway, &reply, 401, "revoked", "grants").await;
-                let challenge = reply.header("www-authenticate").unwrap_or_default();
-                assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
-            }
-            assert_eq!(world.echo.seen().len(), seen, "{}", case(by));
-            assert_eq!(asks(&world, &other).await, 200, "{}", case(by));
-        }
-    }
 }
 
 #[tokio::test]
@@ -115,6 +84,23 @@ async fn an_order_that_is_none_is_refused_and_never_repeated() {
         .send()
         .await;
     assert_eq!((get.status, get.header("allow")), (405, Some("POST")));
+}
+
+/// As many different bad tokens as the cache of refusals holds, and more, push out no good one.
+#[tokio::test]
+async fn many_bad_tokens_push_out_no_good_one() {
+    let bounds = "\n[token_cache]\nmax_entries = 10\nrefused_entries = 10\n";
+    let world = World::with(&(CONFIG.to_owned() + bounds)).await;
+    let good = world.auth.token();
+    assert_eq!(asks(&world, &good).await, 200);
+    for number in 0..50 {
+        let bad = world.token_with(json!({"aud": "https://x", "jti": number.to_string()}));
+        assert_eq!(asks(&world, &bad).await, 401);
+    }
+    let hits = "gateway_verified_token_cache_requests_total{result=\"hit\"}";
+    let before = world.gateway.metric(hits).await;
+    assert_eq!(asks(&world, &good).await, 200);
+    assert_eq!(world.gateway.metric(hits).await, before + 1.0);
 }
 
 #[tokio::test]

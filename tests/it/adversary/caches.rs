@@ -3,7 +3,8 @@
 use super::{
     ISSUER, admitted, another_issuer, changed, now, parts, refused, refused_beside, token_refused,
 };
-use crate::harness::{CONFIG, World, eventually, with_lines};
+use crate::harness::{CONFIG, World, assert_refused, eventually, with_lines};
+use crate::revocation::{asks, revoke};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth, KeyChoice};
 use serde_json::{Value, json};
 
@@ -186,6 +187,40 @@ async fn row_02_cached_then_the_key_is_replaced_under_its_name() {
         ("the same kid, other material", &token, "bad_signature"),
     ] {
         refused_beside(&world, &on(&renewed), on(token), 401, reason, case).await;
+    }
+}
+
+/// Sent: a token, before and after it is revoked: itself, its id, or its subject. Expected: 401 at
+/// the next request, whether it was cached or not, and nobody else is refused.
+#[tokio::test]
+async fn row_02_cached_then_it_is_revoked() {
+    let world = World::start().await;
+    for warm in [false, true] {
+        let case = |name: &str| format!("{name}, warm: {warm}");
+        for by in ["token", "jti", "sub"] {
+            let (jti, sub) = (case("id").replace(' ', by), case("user").replace(' ', by));
+            let token = world.token_with(json!({"jti": jti, "sub": sub}));
+            let other = world.token_with(json!({"jti": "another", "sub": "another"}));
+            if warm {
+                assert_eq!(asks(&world, &token).await, 200, "{}", case(by));
+            }
+            let order = match by {
+                "token" => json!({"token": token}),
+                "jti" => json!({"issuer": "bonterra", "jti": jti}),
+                _ => json!({"issuer": "bonterra", "sub": sub}),
+            };
+            let (status, text) = revoke(&world, order).await;
+            assert_eq!(status, 200, "{text}");
+            let seen = world.echo.seen().len();
+            for _ in 0..2 {
+                let reply = world.get("/grants/1").bearer(&token).send().await;
+                assert_refused(&world.gateway, &reply, 401, "revoked", "grants").await;
+                let challenge = reply.header("www-authenticate").unwrap_or_default();
+                assert!(challenge.contains("error=\"invalid_token\""), "{challenge}");
+            }
+            assert_eq!(world.echo.seen().len(), seen, "{}", case(by));
+            assert_eq!(asks(&world, &other).await, 200, "{}", case(by));
+        }
     }
 }
 

@@ -9,8 +9,8 @@
 //!
 //! Not here yet, because what they speak of is not there yet: the rows of the caches' table on the
 //! broker's cache (wrong secret, other audience; 200 equal requests at a time; a hit with little
-//! life left), the revocation of a cached token in its second row, and what only a gateway that
-//! speaks HTTP/2 can get wrong in the sixth row of the headers' table.
+//! life left), a token bound to a certificate that comes with it, and what only a gateway that speaks
+//! HTTP/2 can get wrong in the sixth row of the headers' table.
 
 mod caches;
 mod headers;
