@@ -2,6 +2,7 @@
 //! to see different claims (RFC 7515 §4, RFC 7519 §4).
 
 use crate::identity::Members;
+use compact_str::CompactString;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -33,7 +34,7 @@ impl<'de> Visitor<'de> for OutermostVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Outermost, A::Error> {
         let mut list = Vec::with_capacity(16);
-        while let Some((name, Strict(value))) = members.next_entry::<Box<str>, Strict>()? {
+        while let Some((name, Strict(value))) = members.next_entry::<CompactString, Strict>()? {
             list.push((name, value));
         }
         Members::new(list)
