@@ -409,6 +409,24 @@ async fn a_handle_is_revoked_at_the_gateway() {
     }
 }
 
+/// A clock that is set back and then right again does not bring an older answer back into force.
+#[tokio::test]
+async fn a_bad_answer_ends_the_good_one_before_it() {
+    let scene = Scene::set().await;
+    let clock = scene.world.gateway.app.clock();
+    let handle = scene.handle(json!({ "iat": now() - 1000, "exp": now() + 3600 }));
+    assert_eq!(scene.send("/grants/1", &handle).await.status, 200);
+    scene.auth().revoke_opaque(&handle);
+    clock.set_back(Duration::from_secs(100));
+    scene
+        .assert_refused("/grants/1", &handle, 401, "inactive_token")
+        .await;
+    clock.advance(Duration::from_secs(100));
+    scene
+        .assert_refused("/grants/1", &handle, 401, "inactive_token")
+        .await;
+}
+
 #[tokio::test]
 async fn a_client_that_goes_away_fails_no_other() {
     let scene = Scene::set().await;
