@@ -138,7 +138,7 @@ fn benches(criterion: &mut Criterion) {
     // A hundred thousand others are revoked: each request looks itself up.
     for number in 0..100_000 {
         let revocation = Revocation::Token {
-            digest: TokenDigest::of(&number.to_string()),
+            content: TokenDigest::of(&number.to_string()),
             until: i64::MAX,
         };
         let revoked = scene.snapshot.tokens.store().revoke(revocation, 0);

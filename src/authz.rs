@@ -20,6 +20,8 @@ pub struct AccessRules {
     pub any_scope: Vec<Box<str>>,
     /// Claims that must be there with this value, or contain it if they are arrays.
     pub claims: Vec<(Box<str>, Value)>,
+    /// Claims that must be there with whatever value; `null` is none.
+    pub claims_present: Vec<Box<str>>,
     /// Networks that clients must come from; none means any.
     pub allow_ips: Vec<IpNet>,
 }
@@ -140,7 +142,28 @@ fn permit(
         }
         steps.passed("claim", || format!("`{name}` is or has {expected}"));
     }
+    present(rules, identity, steps)?;
     Ok(Permit(()))
+}
+
+fn present(
+    rules: &AccessRules,
+    identity: &Identity,
+    steps: &mut impl Steps,
+) -> Result<(), Rejection> {
+    for name in &rules.claims_present {
+        steps.checking("claim", || {
+            format!("`{name}` is absent or null; the route asks for any value")
+        });
+        if matches!(identity.claims.get(name), None | Some(Value::Null)) {
+            return Err(Rejection::noted(
+                Reason::ClaimMismatch,
+                format!("claim `{name}` is not there, and the route asks for it"),
+            ));
+        }
+        steps.passed("claim", || format!("`{name}` is there"));
+    }
+    Ok(())
 }
 
 /// For who listens: the scopes that a route asks for.
@@ -154,22 +177,12 @@ fn asked(rules: &AccessRules) -> String {
 }
 
 fn scopes(rules: &AccessRules, own: &Scopes) -> Result<(), Rejection> {
-    let lacking = || {
-        Reason::InsufficientScope(
-            if rules.scopes.is_empty() {
-                &rules.any_scope
-            } else {
-                &rules.scopes
-            }
-            .join(" ")
-            .into(),
-        )
-    };
+    let lacking = |asked: &[Box<str>]| Reason::InsufficientScope(asked.join(" ").into());
     if !rules.scopes.iter().all(|scope| own.contains(scope)) {
-        return Err(lacking().into());
+        return Err(lacking(&rules.scopes).into());
     }
     if !rules.any_scope.is_empty() && !rules.any_scope.iter().any(|scope| own.contains(scope)) {
-        return Err(Reason::InsufficientScope(rules.any_scope.join(" ").into()).into());
+        return Err(lacking(&rules.any_scope).into());
     }
     Ok(())
 }
@@ -211,7 +224,7 @@ mod tests {
     #[test]
     fn rules() {
         let caller = identity(
-            json!({"scope": "a b", "permissions": ["c"], "grants": true, "roles": ["x", "y"], "n": 1}),
+            json!({"scope": "a b", "permissions": ["c"], "grants": true, "roles": ["x", "y"], "n": 1, "nil": null}),
         );
         let ask = |rules: AccessRules| {
             decide(&rules, Some(&caller), &mut Untold)
@@ -222,6 +235,10 @@ mod tests {
             |items: &[&str]| -> Vec<Box<str>> { items.iter().map(|item| (*item).into()).collect() };
         let claim = |name: &str, value: Value| AccessRules {
             claims: vec![(name.into(), value)],
+            ..Default::default()
+        };
+        let present = |names: &[&str]| AccessRules {
+            claims_present: list(names),
             ..Default::default()
         };
         let scope = |text: &str| Err(Reason::InsufficientScope(text.into()));
@@ -287,6 +304,10 @@ mod tests {
             ),
             (claim("absent", json!(null)), Err(Reason::ClaimMismatch)),
             (claim("n", json!(1)), Ok(())),
+            (present(&["n", "roles", "grants"]), Ok(())),
+            (present(&["n", "absent"]), Err(Reason::ClaimMismatch)),
+            (present(&["nil"]), Err(Reason::ClaimMismatch)),
+            (present(&["N"]), Err(Reason::ClaimMismatch)),
         ] {
             assert_eq!(ask(rules.clone()), expected, "{rules:?}");
         }

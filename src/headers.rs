@@ -21,7 +21,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// What proxies say of a request, `-User` and `-Prefix` among it, begins like this.
+/// What the gateway adds to `Via` (RFC 9110 §7.6.3).
 const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 bonterra-gateway");
 
 /// RFC 9110 §7.6.1, and the ones from before it. Both directions.
@@ -52,7 +52,8 @@ fn is_override(name: &str) -> bool {
     )
 }
 
-/// What the gateway says itself, and passes on from others only if a trusted proxy sent it.
+/// What the gateway says itself, and passes on from others only if a trusted proxy sent it; all of
+/// `X-Forwarded-`, `-User` and `-Prefix` among it.
 fn is_said_by_proxies(name: &str) -> bool {
     name.starts_with("x-forwarded-")
         || matches!(
@@ -342,16 +343,17 @@ pub fn encode_claim(value: &Value) -> Option<HeaderValue> {
         Value::Array(items) if items.iter().all(is_scalar) => {
             let members: Vec<String> = items
                 .iter()
-                .map(|item| encoded(item).replace(',', "%2C"))
+                .map(|item| guard_edges(encoded(item)).replace(',', "%2C"))
                 .collect();
             members.join(",")
         }
-        other => encoded(other),
+        other => guard_edges(encoded(other)),
     };
-    HeaderValue::from_str(&guard_edges(text)).ok()
+    HeaderValue::from_str(&text).ok()
 }
 
-/// Spaces at either end are not part of a field value (RFC 9110 §5.5), so they are encoded too.
+/// Spaces at either end are not part of a field value (RFC 9110 §5.5) nor of a member of a list
+/// (§5.6.1), so they are encoded too.
 fn guard_edges(text: String) -> String {
     let inner = text.trim_matches(' ');
     if inner.len() == text.len() {

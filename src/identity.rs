@@ -4,8 +4,9 @@ use compact_str::CompactString;
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use std::cmp::Ordering;
+use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,13 +31,17 @@ fn seconds_at(time: SystemTime) -> UnixSeconds {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TokenDigest([u8; 32]);
 
-/// Takes a digest's first bytes for its hash: it is one already. Two tokens that share them only
-/// share a bucket.
-#[derive(Debug, Clone, Default)]
-pub struct FirstBytes(u64);
+/// How maps by [`TokenDigest`] hash: a digest is a good hash already, and is only mixed with a secret
+/// of the map's own. Without it strangers could look for tokens that all fall into one bucket.
+#[derive(Clone)]
+pub struct DigestHasher([u64; 2]);
 
-/// How maps by [`TokenDigest`] hash.
-pub type DigestHasher = BuildHasherDefault<FirstBytes>;
+/// Mixes the first bytes of one digest.
+#[derive(Clone)]
+pub struct FirstBytes {
+    secret: [u64; 2],
+    hash: u64,
+}
 
 /// The clock that tokens and keys are judged by: the system's, which a simulation can set ahead.
 /// Clones tell the same time. Deadlines and pauses go by the monotonic clock, never by this one.
@@ -74,7 +79,7 @@ pub enum ClaimRef {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scopes(Box<[Box<str>]>);
 
-/// A caller who has been identified. Only `authn` makes one.
+/// A caller who has been identified: what `authn` makes of a token that it has verified.
 #[derive(Debug)]
 pub struct Identity {
     /// The configured name of the issuer (`[issuer.NAME]`).
@@ -118,15 +123,57 @@ impl Hash for TokenDigest {
     }
 }
 
+// === impl DigestHasher ===
+
+impl Default for DigestHasher {
+    /// With a secret of its own.
+    fn default() -> Self {
+        let random = RandomState::new();
+        Self([0, 1].map(|number: u64| random.hash_one(number)))
+    }
+}
+
+impl fmt::Debug for DigestHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestHasher")
+    }
+}
+
+impl BuildHasher for DigestHasher {
+    type Hasher = FirstBytes;
+
+    fn build_hasher(&self) -> FirstBytes {
+        FirstBytes {
+            secret: self.0,
+            hash: 0,
+        }
+    }
+}
+
+// === impl FirstBytes ===
+
+impl fmt::Debug for FirstBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FirstBytes")
+    }
+}
+
 impl Hasher for FirstBytes {
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
+        let (words, _) = bytes.as_chunks::<8>();
+        if let [first, second, ..] = words {
+            let [a, b] = self.secret;
+            // The upper half of a product depends on all bits of both factors; added to the lower
+            // one, it leaves none that can be foreseen.
+            let product = u128::from(u64::from_le_bytes(*first) ^ a)
+                * u128::from(u64::from_le_bytes(*second) ^ b);
+            let [low, high] = [product, product >> 64].map(|half| half as u64);
+            self.hash = low ^ high;
         }
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        self.hash
     }
 }
 
@@ -147,6 +194,12 @@ impl Clock {
     pub fn advance(&self, time: Duration) {
         let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         self.ahead.fetch_add(seconds, Relaxed);
+    }
+
+    /// Sets this clock and its clones back, by whole seconds. For simulations.
+    pub fn set_back(&self, time: Duration) {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.ahead.fetch_sub(seconds, Relaxed);
     }
 }
 
@@ -170,11 +223,6 @@ impl Members {
             .binary_search_by(|(own, _)| by_length(own, name))
             .ok()?;
         self.0.get(at).map(|(_, value)| value)
-    }
-
-    /// All members, in an order of its own.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (&**name, value))
     }
 
     /// Whether there is a member of that name.
@@ -374,6 +422,33 @@ mod tests {
         for bad in ["", "/a~", "/a~2/b", "/~"] {
             assert!(ClaimRef::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    /// Tokens whose digests begin alike are easy to look for, and spread all the same.
+    #[test]
+    fn digests_that_begin_or_end_alike_do_not_meet() {
+        let similar: Vec<TokenDigest> = (0..256u16)
+            .map(|n| {
+                let mut bytes = [0; 32];
+                bytes[7] = n.to_le_bytes()[0];
+                TokenDigest(bytes)
+            })
+            .collect();
+        let [one, other] = [DigestHasher::default(), DigestHasher::default()];
+        let buckets = |hasher: &DigestHasher| -> Vec<u64> {
+            let hashes = similar.iter().map(|digest| hasher.hash_one(digest));
+            hashes.map(|hash| hash % 256).collect()
+        };
+        let mut distinct = buckets(&one);
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert!(distinct.len() > 100, "{}", distinct.len());
+        assert_ne!(
+            buckets(&one),
+            buckets(&other),
+            "each map has its own secret"
+        );
+        assert_eq!(buckets(&one), buckets(&one.clone()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Hears of each check on a request's way. Whoever listens changes nothing, and what is told is only
-/// composed if somebody listens.
+/// composed if somebody listens; but for checks of an issuer's answer, which many may wait for.
 pub trait Steps {
     /// A check begins. `what` is what came and what is asked for: what to look at if it fails.
     fn checking(&mut self, check: &'static str, what: impl FnOnce() -> String);

@@ -1,10 +1,11 @@
 //! `POST /-/revoke`: refuses a token, or all tokens of a subject, from the next request on.
 
-use crate::authn::Issuers;
-use crate::authn::token::UnverifiedToken;
-use crate::identity::{TokenDigest, UnixSeconds};
+use crate::authn::token::{self, UnverifiedToken};
+use crate::authn::{Issuer, Issuers};
+use crate::identity::UnixSeconds;
 use crate::store::Revocation;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// How long a revocation is kept when nothing says when its last token expires.
 const KEPT: UnixSeconds = 30 * 24 * 3600;
@@ -64,9 +65,10 @@ impl Order {
         let issuer = |name: Option<String>| known(issuers, name);
         match (self.token, self.jti, self.sub) {
             (Some(token), None, None) if self.issuer.is_none() && self.issued_until.is_none() => {
-                let until = expiry(&token, issuers).unwrap_or(kept);
-                let digest = TokenDigest::of(&token);
-                Ok((Revocation::Token { digest, until }, done("token", until)))
+                let token = bare(&token)?;
+                let until = expiry(token, issuers).unwrap_or(kept);
+                let content = token::content(token);
+                Ok((Revocation::Token { content, until }, done("token", until)))
             }
             (None, Some(id), None) if self.issued_until.is_none() => {
                 let revocation = Revocation::Id {
@@ -94,15 +96,33 @@ fn done(revoked: &'static str, until: UnixSeconds) -> Done {
     Done { revoked, until }
 }
 
-fn known(issuers: &Issuers, name: Option<String>) -> Result<Box<str>, String> {
-    let names = || issuers.iter().map(|issuer| &*issuer.rules.name);
-    match name {
-        Some(name) if names().any(|own| own == name) => Ok(name.into()),
-        _ => {
-            let names: Vec<&str> = names().collect();
-            Err(format!("`issuer` is one of: {}", names.join(", ")))
-        }
+/// The token in what somebody has copied out of a header or a file.
+fn bare(text: &str) -> Result<&str, String> {
+    let text = text.trim();
+    let token = match text.split_at_checked("bearer ".len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer ") => rest.trim_start(),
+        _ => text,
+    };
+    // Anything else would be revoked in vain: no request gets in with it.
+    if token.eq_ignore_ascii_case("bearer") || !token::is_b64token(token) {
+        return Err(
+            "`token` is no token: send its text alone, without quotes or blanks".to_owned(),
+        );
     }
+    Ok(token)
+}
+
+/// The `iss` of the issuer of that name: tables may be renamed, what is revoked stays so.
+fn known(issuers: &Issuers, name: Option<String>) -> Result<Box<str>, String> {
+    let named = |issuer: &&Arc<Issuer>| name.as_deref() == Some(&*issuer.rules.name);
+    issuers
+        .iter()
+        .find(named)
+        .map(|issuer| issuer.rules.issuer.clone())
+        .ok_or_else(|| {
+            let names: Vec<&str> = issuers.iter().map(|issuer| &*issuer.rules.name).collect();
+            format!("`issuer` is one of: {}", names.join(", "))
+        })
 }
 
 /// When nobody would accept the token any more. What it says of that itself is good enough for

@@ -2,10 +2,11 @@
 //! to its issuer.
 
 use super::known::{Evidence, Ground, KnownTokens, Refused, Verified};
-use super::opaque::{Finding, Question};
+use super::opaque::{Digests, Finding, Question};
 use super::token::{Form, UnverifiedToken};
 use super::{Issuer, Issuers, Need, Outcome, verify};
 use crate::identity::{Identity, TokenDigest, UnixSeconds};
+use crate::introspection::Caller;
 use crate::keys::{KeySet, VerificationKey};
 use crate::rejection::{Reason, Rejection};
 use crate::steps::{self, Steps};
@@ -77,11 +78,15 @@ impl<'a> Case<'a> {
     ) -> Result<Outcome, Rejection> {
         finding.tell(steps);
         let identity = finding.outcome.as_ref().map_err(Rejection::clone)?;
-        self.unless_revoked(identity, steps)
+        self.unless_revoked(finding.content(), finding.issuer(), identity, steps)
     }
 
+    /// The outcome for a token that is good, unless it has been revoked. `content` is what it is
+    /// revoked by.
     pub(super) fn unless_revoked(
         &self,
+        content: &TokenDigest,
+        issuer: &Issuer,
         identity: &Arc<Identity>,
         steps: &mut impl Steps,
     ) -> Result<Outcome, Rejection> {
@@ -89,7 +94,7 @@ impl<'a> Case<'a> {
             let subject = identity.subject().unwrap_or("absent");
             format!("by digest, jti and sub; sub is `{subject}`")
         });
-        if self.known.is_revoked(&self.digest, identity) {
+        if self.known.is_revoked(content, issuer, identity) {
             return Err(Reason::Revoked.into());
         }
         steps.passed("revocation", || {
@@ -118,7 +123,7 @@ impl<'a> Case<'a> {
         };
         *metrics = &issuer.metrics;
         steps.passed("form", || "it tells nothing by itself".to_owned());
-        self.question(issuer)
+        self.question(issuer, self.digest, steps)
     }
 
     /// Judges a signed JWT by the rules of the issuer that it names.
@@ -143,7 +148,7 @@ impl<'a> Case<'a> {
             format!("iss is `{}`: [issuer.{}]", rules.issuer, rules.name)
         });
         if issuer.introspection.is_some() {
-            return self.question(issuer);
+            return self.question(issuer, token.content(), steps);
         }
         self.verify(issuer, token, steps)
     }
@@ -158,7 +163,17 @@ impl<'a> Case<'a> {
     }
 
     /// Has an issuer asked, if it is the one that the route has asked: no other is shown the token.
-    fn question(&self, issuer: &Arc<Issuer>) -> Result<Outcome, Rejection> {
+    fn question(
+        &self,
+        issuer: &Arc<Issuer>,
+        content: TokenDigest,
+        steps: &mut impl Steps,
+    ) -> Result<Outcome, Rejection> {
+        steps.checking("introspection", || {
+            let own = self.opaque.map(|own| &own.rules.name);
+            let (of, asked) = (&issuer.rules.name, steps::listed(own));
+            format!("the token is one of [issuer.{of}]; the route has asked about tokens: {asked}")
+        });
         let introspection = issuer.introspection.as_ref();
         let introspection = introspection.filter(|_| self.asks(issuer)).ok_or_else(|| {
             Rejection::noted(
@@ -166,14 +181,27 @@ impl<'a> Case<'a> {
                 "the token's iss is none whose opaque tokens the route accepts",
             )
         })?;
+        steps.checking("size", || {
+            super::size(self.text, issuer.rules.max_token_bytes, &issuer.rules.name)
+        });
         if self.text.len() > issuer.rules.max_token_bytes {
             return Err(Reason::TokenTooLarge.into());
         }
+        // What was said of it may be too old to be used; that it was good says who is asking.
+        let before = self.known.verified(&self.digest);
+        let caller = match before.is_some_and(|entry| Arc::ptr_eq(&entry.issuer, issuer)) {
+            true => Caller::Known,
+            false => Caller::Stranger,
+        };
         Ok(Outcome::Needs(Need::Introspection(Question {
             issuer: Arc::clone(issuer),
             introspection: Arc::clone(introspection),
             token: self.text.into(),
-            digest: self.digest,
+            digests: Digests {
+                text: self.digest,
+                content,
+            },
+            caller,
         })))
     }
 
@@ -216,15 +244,17 @@ impl<'a> Case<'a> {
         steps.passed("signature", || {
             format!("{algorithm:?}, verified by {key:?}")
         });
+        let content = token.content();
         let identity = verify::claims(&issuer.rules, token.claims, self.now, steps);
         let entry = Verified {
             identity: Arc::new(identity.map_err(dear)?),
             issuer: Arc::clone(issuer),
+            content,
             evidence: Evidence::Key(key),
         };
         let identity = Arc::clone(&entry.identity);
         self.known.remember(self.digest, entry);
-        self.unless_revoked(&identity, steps)
+        self.unless_revoked(&content, issuer, &identity, steps)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is known of tokens that were seen before, by digest: verified ones, so that the same token
-//! costs no second signature check and no second question, and refused ones, so that a flood of one bad token costs none
-//! either. What is kept is a fact about a token, never a permission.
+//! costs no second signature check and no second question, and refused ones, so that a flood of one
+//! bad token costs none either. What is kept is a fact about a token, never a permission.
 //!
 //! The two are apart, so that bad tokens, however many and different, never push out good ones.
 
@@ -10,6 +10,7 @@ use crate::keys::{KeySet, VerificationKey};
 use crate::rejection::{Reason, Rejection};
 use crate::store::SharedStore;
 use crate::telemetry::metrics::TokenCacheMetrics;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Verified {
     pub identity: Arc<Identity>,
     /// The issuer under whose rules it was verified.
     pub issuer: Arc<Issuer>,
+    /// What it is revoked by, see [`content`](super::token::content).
+    pub content: TokenDigest,
     /// What it was verified by.
     pub evidence: Evidence,
 }
@@ -118,10 +121,16 @@ impl KnownTokens {
         let least = share(bounds.max_bytes, bounds.max_entries);
         let verified = Cache::builder()
             .max_capacity(bounds.max_bytes)
+            // What was used most may have expired long ago. Only verified tokens get in here, so
+            // that nobody can push out the others with tokens of his own making.
+            .eviction_policy(EvictionPolicy::lru())
             .weigher(move |_, entry: &Arc<Verified>| entry.weight().max(least))
             .build_with_hasher(DigestHasher::default());
         let refused = Cache::builder()
             .max_capacity(bounds.refused_entries)
+            // Anybody fills this one: by how often a token comes, the one that is sent again and
+            // again stays among many that are sent once. Nothing stays longer than `refused_for`.
+            .eviction_policy(EvictionPolicy::tiny_lfu())
             .time_to_live(bounds.refused_for)
             .build_with_hasher(DigestHasher::default());
         Self {
@@ -143,14 +152,15 @@ impl KnownTokens {
         self.verified.get(digest)
     }
 
-    /// A refused token. The caller checks that rules and keys are still the same.
+    /// A refused token. The caller checks that the rules and the ground are still the same.
     pub fn refused(&self, digest: &TokenDigest) -> Option<Arc<Refused>> {
         self.refused.get(digest)
     }
 
-    /// Whether this token has been revoked.
-    pub fn is_revoked(&self, digest: &TokenDigest, identity: &Identity) -> bool {
-        self.store.denylist().holds(digest, identity)
+    /// Whether this token has been revoked. `issuer` is the one whose token it is.
+    pub fn is_revoked(&self, content: &TokenDigest, issuer: &Issuer, identity: &Identity) -> bool {
+        let denylist = self.store.denylist();
+        denylist.holds(content, &issuer.rules.issuer, identity)
     }
 
     /// Remembers a verified token.
@@ -158,11 +168,26 @@ impl KnownTokens {
         self.verified.insert(digest, Arc::new(entry));
     }
 
-    /// Remembers a refused token, if time alone does not make it good.
+    /// Remembers a refused token, unless nothing but time may make it good. An answer is used for a
+    /// moment in any case.
     pub fn remember_refusal(&self, digest: TokenDigest, entry: Refused) {
-        if entry.rejection.reason != Reason::NotYetValid {
+        let early = entry.rejection.reason == Reason::NotYetValid;
+        if !(early && matches!(entry.ground, Ground::Keys(_))) {
             self.refused.insert(digest, Arc::new(entry));
         }
+    }
+
+    /// Forgets that a token was verified by this issuer, which has just said otherwise.
+    pub fn forget(&self, digest: &TokenDigest, issuer: &Arc<Issuer>) {
+        let entry = self.verified.get(digest);
+        if entry.is_some_and(|entry| Arc::ptr_eq(&entry.issuer, issuer)) {
+            self.verified.invalidate(digest);
+        }
+    }
+
+    /// Counts a token that nothing was known of.
+    pub fn missed(&self) {
+        self.metrics.miss.inc();
     }
 
     /// Where revocations are.
@@ -197,9 +222,13 @@ impl Fresh {
 impl Verified {
     /// Bytes that the cache itself spends on an entry: its nodes, links and counters, measured with
     /// `benches/memory.rs`.
-    const OVERHEAD: u32 = 896;
+    const OVERHEAD: u32 = 928;
 
     fn weight(&self) -> u32 {
         self.identity.weight().saturating_add(Self::OVERHEAD)
     }
 }
+
+#[cfg(test)]
+#[path = "known_tests.rs"]
+mod tests;

@@ -21,6 +21,7 @@ use crate::telemetry::metrics::IssuerMetrics;
 use case::Case;
 use known::KnownTokens;
 use opaque::{Finding, Question};
+use std::fmt;
 use std::sync::Arc;
 use verify::IssuerRules;
 
@@ -66,7 +67,7 @@ pub enum Need {
 }
 
 /// A bearer token as it came to a route.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Bearer<'a> {
     /// The token.
     pub text: &'a str,
@@ -74,6 +75,19 @@ pub struct Bearer<'a> {
     pub opaque: Option<&'a Arc<Issuer>>,
     /// What came of asking, if that has been done.
     pub finding: Option<&'a Finding>,
+}
+
+// === impl Bearer ===
+
+impl fmt::Debug for Bearer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token is a secret; its length is not.
+        f.debug_struct("Bearer")
+            .field("bytes", &self.text.len())
+            .field("opaque", &self.opaque.map(|issuer| &issuer.rules.name))
+            .field("asked", &self.finding.is_some())
+            .finish()
+    }
 }
 
 // === impl Issuer ===
@@ -168,19 +182,24 @@ pub fn authenticate(
             let expires = steps::moment(identity.expires_at, now);
             format!("exp is {expires}; neither token nor subject may be revoked")
         });
-        let outcome = outcome.and_then(|()| case.unless_revoked(&entry.identity, steps));
+        let (content, issuer, identity) = (&entry.content, &entry.issuer, &entry.identity);
+        let passed = |()| case.unless_revoked(content, issuer, identity, steps);
+        let outcome = outcome.and_then(passed);
         return judged(&entry.issuer.metrics, outcome);
     }
     if let Some(refused) = case.recall_refusal() {
         known.metrics.refused.inc();
         steps.checking("known", || {
-            "refused before, under the same rules and keys".to_owned()
+            "refused before, under the same rules and on the same ground".to_owned()
         });
         return judged(&refused.issuer.metrics, Err(refused.rejection.clone()));
     }
-    known.metrics.miss.inc();
     let mut metrics = &issuers.unknown;
     let outcome = case.establish(&mut metrics, steps);
+    // A request that waits for keys comes here once more, or is refused by who fetched them.
+    if !matches!(outcome, Ok(Outcome::Needs(Need::Keys(_)))) {
+        known.missed();
+    }
     judged(metrics, outcome)
 }
 

@@ -4,7 +4,7 @@ use super::Issuer;
 use super::known::{Evidence, Fresh, Ground, KnownTokens, Refused, Verified};
 use super::verify;
 use crate::identity::{Identity, TokenDigest, UnixSeconds};
-use crate::introspection::{Introspection, Reply};
+use crate::introspection::{Caller, Introspection, Reply};
 use crate::rejection::{Reason, Rejection};
 use crate::steps::{Steps, Told};
 use std::fmt;
@@ -26,8 +26,19 @@ pub struct Question {
     pub introspection: Arc<Introspection<Finding>>,
     /// The token; goes to this issuer and to nobody else.
     pub token: Box<str>,
-    /// Its digest.
-    pub digest: TokenDigest,
+    /// Its digests.
+    pub digests: Digests,
+    /// Whether it was good when its issuer was last asked.
+    pub caller: Caller,
+}
+
+/// What stands for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digests {
+    /// Of its text: what it is recognised by.
+    pub text: TokenDigest,
+    /// What it is revoked by, see [`content`](super::token::content).
+    pub content: TokenDigest,
 }
 
 /// What came of a question: the issuer's answer, judged by the rules for its tokens. A fact about a
@@ -35,9 +46,10 @@ pub struct Question {
 #[derive(Debug, Clone)]
 pub struct Finding {
     issuer: Arc<Issuer>,
-    digest: TokenDigest,
+    digests: Digests,
     pub(super) outcome: Result<Arc<Identity>, Rejection>,
-    /// The checks that were passed.
+    /// The checks that were passed. Who shares the question may listen, so they are always told;
+    /// next to a question put to an issuer that costs nothing.
     steps: Arc<Told>,
 }
 
@@ -47,7 +59,7 @@ impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Question")
             .field("issuer", &self.issuer.rules.name)
-            .field("digest", &self.digest)
+            .field("digests", &self.digests)
             .finish_non_exhaustive()
     }
 }
@@ -55,7 +67,7 @@ impl fmt::Debug for Question {
 /// Judges an answer, and remembers what comes of it as far as there is room.
 pub fn judge(
     issuer: &Arc<Issuer>,
-    digest: TokenDigest,
+    digests: Digests,
     reply: Reply,
     known: &KnownTokens,
     now: UnixSeconds,
@@ -82,9 +94,10 @@ pub fn judge(
             let entry = Verified {
                 identity: Arc::clone(identity),
                 issuer: Arc::clone(issuer),
+                content: digests.content,
                 evidence: Evidence::Answer(Fresh { since: now, until }),
             };
-            known.remember(digest, entry);
+            known.remember(digests.text, entry);
         }
         Err(rejection) => {
             let until = now.saturating_add(BAD_FOR);
@@ -93,12 +106,14 @@ pub fn judge(
                 issuer: Arc::clone(issuer),
                 ground: Ground::Answer(Fresh { since: now, until }),
             };
-            known.remember_refusal(digest, entry);
+            // An older word may not come into force again when the clock is set.
+            known.forget(&digests.text, issuer);
+            known.remember_refusal(digests.text, entry);
         }
     }
     Finding {
         issuer: Arc::clone(issuer),
-        digest,
+        digests,
         outcome,
         steps: Arc::new(steps),
     }
@@ -109,12 +124,17 @@ pub fn judge(
 impl Finding {
     /// Whether it is about this token, and of the issuer that is to be asked.
     pub(super) fn is_about(&self, digest: &TokenDigest, asked: Option<&Arc<Issuer>>) -> bool {
-        self.digest == *digest && asked.is_some_and(|asked| Arc::ptr_eq(asked, &self.issuer))
+        self.digests.text == *digest && asked.is_some_and(|asked| Arc::ptr_eq(asked, &self.issuer))
     }
 
     /// The issuer whose rules it was judged by.
     pub(super) fn issuer(&self) -> &Arc<Issuer> {
         &self.issuer
+    }
+
+    /// What the token is revoked by.
+    pub(super) fn content(&self) -> &TokenDigest {
+        &self.digests.content
     }
 
     /// Tells what was checked, as if it were checked now.

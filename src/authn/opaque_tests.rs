@@ -62,6 +62,10 @@ fn what_is_there_has_to_fit_and_nothing_else_is_needed() {
         ("nbf", json!(NOW + 30)),
         ("iat", Value::Null),
         ("sub", Value::Null),
+        ("token_use", json!("access_token")),
+        ("token_use", json!("Access")),
+        ("typ", json!("Bearer")),
+        ("typ", json!("at+jwt")),
     ] {
         let made = made_of(&rules(), &answer(name, &value));
         assert!(made.is_ok(), "{name} {value}: {made:?}");
@@ -84,6 +88,16 @@ fn what_is_there_has_to_fit_and_nothing_else_is_needed() {
         ("nbf", json!("now"), Reason::MissingClaim),
         ("iat", json!(NOW + 31), Reason::NotYetValid),
         ("cnf", json!({ "jkt": "x" }), Reason::BoundToken),
+        ("token_use", json!("refresh_token"), Reason::WrongType),
+        ("token_use", json!("id"), Reason::WrongType),
+        ("token_use", json!(["access_token"]), Reason::WrongType),
+        ("typ", json!("Refresh"), Reason::WrongType),
+        ("typ", json!("REFRESH_TOKEN"), Reason::WrongType),
+        ("typ", json!("refresh+jwt"), Reason::WrongType),
+        ("typ", json!("Offline"), Reason::WrongType),
+        ("typ", json!("ID"), Reason::WrongType),
+        ("typ", json!("id-token"), Reason::WrongType),
+        ("typ", json!(7), Reason::WrongType),
         ("sub", json!("x".repeat(9000)), Reason::MissingClaim),
     ] {
         let made = made_of(&rules(), &answer(name, &value)).map_err(|refused| refused.reason);

@@ -1,6 +1,6 @@
 //! Reads a token without believing it: strict encoding, strict JSON, nothing verified.
 
-use crate::identity::{Members, UnixSeconds};
+use crate::identity::{Members, TokenDigest, UnixSeconds};
 use crate::rejection::{Reason, Rejection};
 use crate::strict_json;
 use base64::Engine as _;
@@ -64,8 +64,14 @@ impl<'t> Form<'t> {
     }
 }
 
+/// By what a token is revoked: the digest of what its signature covers if it is a signed JWT, because
+/// ECDSA has more than one good signature for that; of the whole text if it is anything else.
+pub fn content(text: &str) -> TokenDigest {
+    UnverifiedToken::parse(text).map_or_else(|_| TokenDigest::of(text), |token| token.content())
+}
+
 /// RFC 6750 §2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-fn is_b64token(text: &str) -> bool {
+pub(crate) fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     let plain =
         |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
@@ -115,6 +121,11 @@ impl<'t> UnverifiedToken<'t> {
             header,
             claims,
         })
+    }
+
+    /// The digest of what the signature covers; see [`content`].
+    pub fn content(&self) -> TokenDigest {
+        TokenDigest::of(self.signed)
     }
 
     /// `iss`, to choose whose keys to check with.

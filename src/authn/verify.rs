@@ -178,6 +178,11 @@ pub fn introspected(
         let note = "the answer's token_type is not Bearer";
         return Err(Rejection::noted(Reason::WrongType, note));
     }
+    // Servers answer `active` for refresh tokens too, and some for ID tokens: those are no bearers.
+    if other("token_use", &is_access_token) || other("typ", &|typ| !is_other_token(typ)) {
+        let note = "the answer's token_use or typ is not an access token's";
+        return Err(Rejection::noted(Reason::WrongType, note));
+    }
     if !rules.audiences.is_empty() {
         let named = audience(rules, &answer)?;
         steps.passed("audience", || format!("aud names `{named}`"));
@@ -187,6 +192,22 @@ pub fn introspected(
         return Err(missing("max_lifetime is set and exp is absent"));
     }
     identity(rules, answer, expires_at.unwrap_or(NEVER), now, steps)
+}
+
+/// Whether `token_use` names an access token.
+fn is_access_token(token_use: &str) -> bool {
+    ["access_token", "access"]
+        .iter()
+        .any(|own| own.eq_ignore_ascii_case(token_use))
+}
+
+/// Whether `typ` names a refresh or an ID token, in any spelling: `Refresh`, `id_token`, `rt+jwt`.
+fn is_other_token(typ: &str) -> bool {
+    let letters = typ.chars().filter(char::is_ascii_alphabetic);
+    let plain: String = letters.map(|c| c.to_ascii_lowercase()).collect();
+    let plain = plain.trim_start_matches("application");
+    let plain = plain.trim_end_matches("jwt").trim_end_matches("token");
+    plain.contains("refresh") || matches!(plain, "rt" | "offline" | "id")
 }
 
 /// Checks what all tokens have in common, and makes the identity.

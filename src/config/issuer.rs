@@ -24,7 +24,9 @@ pub struct Issuer {
     pub introspection_endpoint: Option<String>,
     /// Its tokens are no JWTs: the issuer is asked about each, at `introspection_endpoint`. A good answer is used for
     /// 60 seconds at most and never beyond `exp`, a bad one for 5 at most. Then there are no keys: `algorithms`,
-    /// `token_types`, `jwks_uri` and the table `jwks` have no effect. A route accepts one such issuer.
+    /// `token_types`, `jwks_uri` and the table `jwks` have no effect. A route accepts one such issuer. Some issuers say
+    /// of a refresh token, too, that it is active: it is refused if the answer tells so (`token_use`, `typ`). Set
+    /// `audiences`, so that it is refused if the answer does not.
     pub opaque: bool,
     /// Required with `opaque`: as whom the gateway asks.
     pub client_id: Option<String>,

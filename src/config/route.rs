@@ -31,8 +31,11 @@ pub struct Route {
     pub scopes: Vec<String>,
     /// Scopes of which the token must have at least one.
     pub any_scope: Vec<String>,
-    /// Claims that the token must have, with exactly these values. A name with colons or dots goes in quotes.
+    /// Claims that the token must have, each with this very value. If the claim is an array, it is enough that the
+    /// value is one of its members; if an array is asked for, all of its. A name with colons or dots goes in quotes.
     pub claims: BTreeMap<String, serde_json::Value>,
+    /// Claims that the token must have, whatever their value; one that is `null` is absent.
+    pub claims_present: Vec<String>,
     /// Whether the upstream gets the caller's `Authorization` header.
     pub forward_token: bool,
     /// A leading part of the path that the upstream does not get to see.
@@ -88,6 +91,7 @@ impl Default for Route {
             scopes: Vec::new(),
             any_scope: Vec::new(),
             claims: BTreeMap::new(),
+            claims_present: Vec::new(),
             forward_token: true,
             strip_prefix: String::new(),
             timeout: Dur::secs(60),

@@ -39,6 +39,9 @@ text_type!(
     ["20%", "100%"]
 );
 
+/// Nothing here is meant to last longer, and clocks cannot count any duration that can be written.
+const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
+
 const DUR_UNITS: [&str; 7] = ["ns", "us", "ms", "s", "m", "h", "d"];
 const SIZE_UNITS: [&str; 9] = ["B", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"];
 
@@ -83,7 +86,11 @@ impl FromStr for Dur {
         if !text.ends_with(|c: char| c.is_ascii_alphabetic()) {
             return Err(BadText(format!("{text:?} is not a duration: no unit")));
         }
-        humantime::parse_duration(text).map(Self).map_err(|_| bad())
+        let duration = humantime::parse_duration(text).map_err(|_| bad())?;
+        if duration > LONGEST {
+            return Err(BadText(format!("{text:?} is longer than ten years")));
+        }
+        Ok(Self(duration))
     }
 }
 
@@ -221,6 +228,7 @@ mod tests {
             ("1h 30m", 5_400_000, "90m"),
             ("250ms", 250, "250ms"),
             ("1.5s", 1_500, "1500ms"),
+            ("3653d", 315_619_200_000, "87672h"),
         ] {
             let dur: Dur = text.parse().unwrap();
             assert_eq!(dur.get(), Duration::from_millis(millis), "{text}");
@@ -238,6 +246,8 @@ mod tests {
             "1 fortnight",
             "1h30",
             "99999999999999999999s",
+            "3653d 1ns",
+            "400000d",
             "1e3s",
         ] {
             assert!(text.parse::<Dur>().is_err(), "{text:?}");

@@ -9,6 +9,9 @@
 //! with its token; but after a connection could not be made, none is tried for a second, whatever
 //! the token: a dead endpoint is not hammered, and nobody can bring that pause about with a token
 //! of his own choice.
+//!
+//! Anybody can send tokens that nobody knows. Questions about those take up half of the places at
+//! most; the others are for tokens that were good when they were last asked about.
 
 mod reply;
 #[cfg(test)]
@@ -41,6 +44,9 @@ const MAX_ASKED: usize = 64;
 /// Questions to one issuer that are open at a time, those that wait for their turn included.
 const MAX_OPEN: usize = 1024;
 
+/// Of both, what questions about unknown tokens may take up.
+const FOR_STRANGERS: usize = 2;
+
 /// How long nothing is asked after a connection could not be made.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -55,6 +61,15 @@ pub struct Asking {
     pub timeout: Duration,
 }
 
+/// Who brings a token, as far as one can tell before its issuer is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody whose token was good when it was last asked about.
+    Known,
+    /// Anybody.
+    Stranger,
+}
+
 /// Asks one issuer about its tokens. `V` is what the caller makes of an answer.
 pub struct Introspection<V> {
     asking: Asking,
@@ -64,10 +79,14 @@ pub struct Introspection<V> {
     metrics: IssuerMetrics,
     state: Mutex<State<V>>,
     places: Semaphore,
+    /// How many of the places may be taken or waited for by questions about unknown tokens.
+    strangers: Semaphore,
 }
 
 struct State<V> {
     open: HashMap<TokenDigest, watch::Receiver<Option<Outcome<V>>>, DigestHasher>,
+    /// How many of them are about unknown tokens.
+    strangers: usize,
     /// No connection could be made; until then nothing is asked.
     paused: Option<Instant>,
 }
@@ -79,11 +98,16 @@ type Outcome<V> = Result<V, Arc<str>>;
 struct Open<V> {
     by: Arc<Introspection<V>>,
     digest: TokenDigest,
+    caller: Caller,
 }
 
 impl<V> Drop for Open<V> {
     fn drop(&mut self) {
-        self.by.state().open.remove(&self.digest);
+        let mut state = self.by.state();
+        state.open.remove(&self.digest);
+        if self.caller == Caller::Stranger {
+            state.strangers = state.strangers.saturating_sub(1);
+        }
     }
 }
 
@@ -124,9 +148,11 @@ impl<V> Introspection<V> {
             metrics,
             state: Mutex::new(State {
                 open: HashMap::default(),
+                strangers: 0,
                 paused: None,
             }),
             places: Semaphore::new(MAX_ASKED),
+            strangers: Semaphore::new(MAX_ASKED / FOR_STRANGERS),
         }
     }
 
@@ -157,9 +183,10 @@ impl<V: Clone + Send + Sync + 'static> Introspection<V> {
         self: &Arc<Self>,
         token: Box<str>,
         digest: TokenDigest,
+        caller: Caller,
         judge: impl FnOnce(Reply) -> V + Send + 'static,
     ) -> Result<V, Rejection> {
-        let outcome = match self.open(token, digest, judge) {
+        let outcome = match self.open(token, digest, caller, judge) {
             Ok(mut question) => match question.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome.clone(),
                 Err(_) => None,
@@ -180,6 +207,7 @@ impl<V: Clone + Send + Sync + 'static> Introspection<V> {
         self: &Arc<Self>,
         token: Box<str>,
         digest: TokenDigest,
+        caller: Caller,
         judge: impl FnOnce(Reply) -> V + Send + 'static,
     ) -> Result<watch::Receiver<Option<Outcome<V>>>, &'static str> {
         let mut state = self.state();
@@ -192,15 +220,22 @@ impl<V: Clone + Send + Sync + 'static> Introspection<V> {
         if state.open.len() >= MAX_OPEN {
             return Err("too many questions are open");
         }
+        if caller == Caller::Stranger {
+            if state.strangers >= MAX_OPEN / FOR_STRANGERS {
+                return Err("too many questions about unknown tokens are open");
+            }
+            state.strangers += 1;
+        }
         let (sender, question) = watch::channel(None);
         state.open.insert(digest, question.clone());
         drop(state);
         let open = Open {
             by: Arc::clone(self),
             digest,
+            caller,
         };
         tokio::spawn(async move {
-            let reply = open.by.question(&token).await;
+            let reply = open.by.question(&token, caller).await;
             let result = reply.as_ref().map_or("error", Reply::result);
             open.by.metrics.introspected(result);
             // In this order: who comes from now on finds what was made of the answer.
@@ -213,11 +248,16 @@ impl<V: Clone + Send + Sync + 'static> Introspection<V> {
     }
 
     /// Puts one question, once.
-    async fn question(&self, token: &str) -> Result<Reply, String> {
+    async fn question(&self, token: &str, caller: Caller) -> Result<Reply, String> {
         let endpoint = self.endpoint();
         let endpoint = endpoint.ok_or("its introspection_endpoint is not known yet")?;
         let asked = async {
-            // The semaphore is never closed.
+            // In this order: strangers never wait for a place in front of who is known. Neither
+            // semaphore is ever closed.
+            let _share = match caller {
+                Caller::Stranger => self.strangers.acquire().await.ok(),
+                Caller::Known => None,
+            };
             let _place = self.places.acquire().await;
             let (headers, body) = (self.headers(), form(token));
             self.outbound

@@ -34,9 +34,17 @@ async fn ask(
     introspection: &Arc<Introspection<&'static str>>,
     token: &str,
 ) -> Result<&'static str, Rejection> {
+    ask_for(introspection, token, Caller::Stranger).await
+}
+
+async fn ask_for(
+    introspection: &Arc<Introspection<&'static str>>,
+    token: &str,
+    caller: Caller,
+) -> Result<&'static str, Rejection> {
     let judge = |reply: Reply| reply.result();
     introspection
-        .ask(token.into(), TokenDigest::of(token), judge)
+        .ask(token.into(), TokenDigest::of(token), caller, judge)
         .await
 }
 
@@ -62,10 +70,12 @@ async fn one_token_is_one_question_with_credentials() {
     let judged = Arc::new(AtomicUsize::new(0));
     let asked = (0..50).map(|_| {
         let judged = Arc::clone(&judged);
-        introspection.ask("t+k/n=".into(), TokenDigest::of("t+k/n="), move |reply| {
+        let judge = move |reply: Reply| {
             judged.fetch_add(1, Relaxed);
             reply.result()
-        })
+        };
+        let digest = TokenDigest::of("t+k/n=");
+        introspection.ask("t+k/n=".into(), digest, Caller::Stranger, judge)
     });
     for answer in join_all(asked).await {
         assert_eq!(answer, Ok("active"));
@@ -148,7 +158,10 @@ async fn open_questions_are_bounded_in_number_and_time() {
     let introspection = introspection(Some(server.uri("/")));
     let started = Instant::now();
     let tokens: Vec<String> = (0..MAX_OPEN + 10).map(|n| n.to_string()).collect();
-    let answers = join_all(tokens.iter().map(|token| ask(&introspection, token))).await;
+    let asked = tokens
+        .iter()
+        .map(|token| ask_for(&introspection, token, Caller::Known));
+    let answers = join_all(asked).await;
     let full = answers.iter().filter(|answer| {
         let note = answer.as_ref().expect_err("it hangs").note.as_deref();
         note.is_some_and(|note| note.contains("too many questions are open"))
@@ -159,4 +172,34 @@ async fn open_questions_are_bounded_in_number_and_time() {
     assert!((1..2 * MAX_ASKED).contains(&sent), "{sent}");
     assert!(started.elapsed() < TIMEOUT * 20, "{:?}", started.elapsed());
     assert!(!is_open(&introspection));
+}
+
+#[tokio::test]
+async fn strangers_leave_room_for_who_is_known() {
+    let server = Server::start(Act::Hang).await;
+    let introspection = introspection(Some(server.uri("/")));
+    let tokens: Vec<String> = (0..MAX_OPEN).map(|n| format!("stranger-{n}")).collect();
+    let flood = join_all(tokens.iter().map(|token| ask(&introspection, token)));
+    let half = MAX_OPEN / FOR_STRANGERS;
+    let known: Vec<String> = (0..MAX_ASKED / 2).map(|n| format!("known-{n}")).collect();
+    let asked = known
+        .iter()
+        .map(|token| ask_for(&introspection, token, Caller::Known));
+    let (strangers, _) = futures_util::future::join(flood, join_all(asked)).await;
+    let turned_away = strangers.iter().filter(|answer| {
+        let note = answer.as_ref().expect_err("it hangs").note.as_deref();
+        note.is_some_and(|note| note.contains("unknown tokens"))
+    });
+    assert_eq!(turned_away.count(), MAX_OPEN - half);
+    let requests = server.requests();
+    for token in &known {
+        let asked = |request: &String| request.contains(&format!("token={token}&"));
+        assert_eq!(
+            requests.iter().filter(|request| asked(request)).count(),
+            1,
+            "{token}"
+        );
+    }
+    assert!(!is_open(&introspection));
+    assert_eq!(introspection.state().strangers, 0);
 }

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Uri, Version};
 
-/// What an admitted request's head becomes on its way upstream depends on.
+/// An admitted request with everything that its head depends on, on its way upstream.
 #[derive(Debug)]
 pub struct Passage<'a> {
     /// The decision.

@@ -43,6 +43,7 @@ pub async fn decide(
                 refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
             }
             Decision::Needs(route, Need::Keys(issuer)) => {
+                snapshot.tokens.missed();
                 let rejection = without_key(&issuer, refreshed == Some(true));
                 return Verdict::Refused(Some(route), rejection);
             }
@@ -82,8 +83,9 @@ async fn introspect(snapshot: &Snapshot, question: Question) -> Result<Finding, 
         issuer,
         introspection,
         token,
-        digest,
+        digests,
+        caller,
     } = question;
-    let judge = move |reply| opaque::judge(&issuer, digest, reply, &known, clock.now());
-    introspection.ask(token, digest, judge).await
+    let judge = move |reply| opaque::judge(&issuer, digests, reply, &known, clock.now());
+    introspection.ask(token, digests.text, caller, judge).await
 }

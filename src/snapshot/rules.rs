@@ -6,6 +6,7 @@ use crate::config::{self, Auth, Config, KeyPath, Mistake};
 use crate::headers::{self, HeaderRules};
 use crate::route::Methods;
 use http::{HeaderName, HeaderValue, Method};
+use serde_json::Value;
 
 pub(super) fn access(
     config: &Config,
@@ -40,6 +41,7 @@ pub(super) fn access(
         ("scopes", route.scopes.is_empty()),
         ("any_scope", route.any_scope.is_empty()),
         ("claims", route.claims.is_empty()),
+        ("claims_present", route.claims_present.is_empty()),
     ];
     for (key, empty) in idle {
         if auth == AuthMode::None && !empty {
@@ -67,6 +69,7 @@ pub(super) fn access(
             }
         }
     }
+    claims(route, at, mistakes);
     let list = |items: &[String]| items.iter().map(|item| item.as_str().into()).collect();
     AccessRules {
         auth,
@@ -78,7 +81,34 @@ pub(super) fn access(
             .iter()
             .map(|(name, value)| (name.as_str().into(), value.clone()))
             .collect(),
+        claims_present: list(&route.claims_present),
         allow_ips: route.allow_ips.clone(),
+    }
+}
+
+fn claims(route: &config::Route, at: &KeyPath, mistakes: &mut Vec<Mistake>) {
+    for (name, value) in &route.claims {
+        if asks_for_nothing(value) {
+            let what = "every array has all members of an empty one, so this admits any array";
+            mistakes.push(
+                Mistake::value(at.key("claims").key(name), what).hint(format!(
+                    "name the members, or write claims_present = [\"{name}\"] if any value will do"
+                )),
+            );
+        }
+    }
+    for (index, name) in route.claims_present.iter().enumerate() {
+        if name.is_empty() {
+            let at = at.key("claims_present").index(index);
+            mistakes.push(Mistake::value(at, "a claim has a name").hint("remove it, or name one"));
+        }
+    }
+}
+
+fn asks_for_nothing(expected: &Value) -> bool {
+    match expected {
+        Value::Array(members) => members.is_empty() || members.iter().any(asks_for_nothing),
+        _ => false,
     }
 }
 

@@ -8,26 +8,30 @@ use papaya::HashMap;
 use serde_json::Value;
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Revocations that are kept at one time.
 const MAX_ENTRIES: usize = 1 << 20;
 
+/// How long an entry is kept beyond its end, in seconds: the clock may be set back, and the leeway
+/// may be more than it was when the order came.
+const KEPT_LONGER: UnixSeconds = 3600;
+
 /// What is revoked, and until when that has to be remembered: the last `exp` of what it hits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
-    /// One token, by its digest.
+    /// One token, by its content.
     Token {
-        /// The digest of the token.
-        digest: TokenDigest,
+        /// The digest of what a JWT's signature covers, or of the whole text of another token.
+        content: TokenDigest,
         /// Its `exp`.
         until: UnixSeconds,
     },
     /// One token, by its `jti` (RFC 7519 §4.1.7).
     Id {
-        /// The configured name of the issuer: only there is the id unique.
+        /// The `iss` of the issuer: only there is the id unique.
         issuer: Box<str>,
         /// The `jti`.
         id: Box<str>,
@@ -36,7 +40,7 @@ pub enum Revocation {
     },
     /// All tokens of a subject that were issued up to some moment.
     Subject {
-        /// The configured name of the issuer.
+        /// The `iss` of the issuer.
         issuer: Box<str>,
         /// The `sub`.
         subject: Box<str>,
@@ -119,28 +123,29 @@ impl Denylist {
     }
 
     /// Whether a token is revoked: this very one, its id, or all of its subject's up to its `iat`.
-    pub fn holds(&self, digest: &TokenDigest, identity: &Identity) -> bool {
+    /// `content` is as in [`Revocation::Token`], `issuer` the `iss` of whose token it is.
+    pub fn holds(&self, content: &TokenDigest, issuer: &str, identity: &Identity) -> bool {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }
-        self.tokens.pin().contains_key(digest)
-            || self.holds_id(identity)
-            || self.holds_subject(identity)
+        self.tokens.pin().contains_key(content)
+            || self.holds_id(issuer, identity)
+            || self.holds_subject(issuer, identity)
     }
 
-    fn holds_id(&self, identity: &Identity) -> bool {
+    fn holds_id(&self, issuer: &str, identity: &Identity) -> bool {
         let id = identity.claims.get("jti").and_then(Value::as_str);
         id.is_some_and(|id| {
-            let name = self.name(&identity.issuer, id);
+            let name = self.name(issuer, id);
             self.ids.pin().contains_key(&name)
         })
     }
 
-    fn holds_subject(&self, identity: &Identity) -> bool {
+    fn holds_subject(&self, issuer: &str, identity: &Identity) -> bool {
         let Some(subject) = identity.subject() else {
             return false;
         };
-        let name = self.name(&identity.issuer, subject);
+        let name = self.name(issuer, subject);
         let subjects = self.subjects.pin();
         subjects.get(&name).is_some_and(|cutoff| {
             let issued_at = identity.claims.get("iat").and_then(Value::as_i64);
@@ -164,11 +169,9 @@ impl Denylist {
             }
         }
         match revocation {
-            Revocation::Token { digest, until } => {
-                self.tokens.pin().insert(digest, until);
-            }
+            Revocation::Token { content, until } => later(&self.tokens, content, until),
             Revocation::Id { issuer, id, until } => {
-                self.ids.pin().insert(self.name(&issuer, &id), until);
+                later(&self.ids, self.name(&issuer, &id), until);
             }
             Revocation::Subject {
                 issuer,
@@ -220,6 +223,7 @@ impl Denylist {
     }
 
     fn drop_expired(&self, now: UnixSeconds) {
+        let now = now.saturating_sub(KEPT_LONGER);
         self.tokens.pin().retain(|_, until| *until > now);
         self.ids.pin().retain(|_, until| *until > now);
         self.subjects.pin().retain(|_, cutoff| cutoff.until > now);
@@ -230,20 +234,26 @@ impl Denylist {
     }
 }
 
+/// Puts an entry in; one that is there already never ends sooner for it.
+fn later<K: Hash + Eq>(map: &HashMap<K, UnixSeconds>, key: K, until: UnixSeconds) {
+    map.pin()
+        .update_or_insert(key, |old| (*old).max(until), until);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::identity::{Claims, Members, Scopes};
     use serde_json::json;
 
-    fn identity(issuer: &str, claims: Value) -> Identity {
+    fn identity(claims: Value) -> Identity {
         let Value::Object(map) = claims else {
             panic!("claims are an object")
         };
         let members = map.into_iter().map(|(name, value)| (name.into(), value));
         let claims = Claims::verified(Members::new(members.collect()).expect("distinct names"));
         Identity {
-            issuer: issuer.into(),
+            issuer: "name".into(),
             scopes: Scopes::of(&claims),
             claims,
             expires_at: 1000,
@@ -265,7 +275,7 @@ mod tests {
     fn hits_what_is_named_and_nothing_else() {
         let (one, other) = (TokenDigest::of("one"), TokenDigest::of("other"));
         let token = || Revocation::Token {
-            digest: one,
+            content: one,
             until: 100,
         };
         let id = || Revocation::Id {
@@ -297,10 +307,13 @@ mod tests {
             (subject(50, 100), other, "a", json!({"iat": 1}), false),
         ] {
             let denylist = Denylist::default();
-            let identity = identity(issuer, claims);
-            assert!(!denylist.holds(&digest, &identity), "before {revocation:?}");
+            let identity = identity(claims);
+            assert!(
+                !denylist.holds(&digest, issuer, &identity),
+                "before {revocation:?}"
+            );
             denylist.add(revocation.clone(), 0).expect("room");
-            let held = denylist.holds(&digest, &identity);
+            let held = denylist.holds(&digest, issuer, &identity);
             assert_eq!(
                 held, hit,
                 "{revocation:?} {digest:?} {issuer} {:?}",
@@ -311,26 +324,46 @@ mod tests {
 
     #[test]
     fn a_later_word_takes_nothing_back() {
-        let denylist = Denylist::default();
-        let caller = identity("a", json!({"sub": "u", "iat": 50}));
         let digest = TokenDigest::of("x");
-        denylist.add(subject(50, 200), 0).expect("room");
-        denylist.add(subject(40, 100), 0).expect("room");
-        denylist.sweep(150);
-        assert!(denylist.holds(&digest, &caller));
+        let token = |until| Revocation::Token {
+            content: digest,
+            until,
+        };
+        let id = |until| Revocation::Id {
+            issuer: "a".into(),
+            id: "x".into(),
+            until,
+        };
+        let caller = identity(json!({"sub": "u", "iat": 50, "jti": "x"}));
+        for (long, short) in [
+            (subject(50, 200), subject(40, 100)),
+            (token(200), token(100)),
+            (id(200), id(100)),
+        ] {
+            let denylist = Denylist::default();
+            denylist.add(long.clone(), 0).expect("room");
+            denylist.add(short, 0).expect("room");
+            denylist.sweep(199 + KEPT_LONGER);
+            assert!(denylist.holds(&digest, "a", &caller), "{long:?}");
+            denylist.sweep(200 + KEPT_LONGER);
+            assert!(denylist.is_empty(), "{long:?}");
+        }
     }
 
     #[test]
     fn forgets_what_has_run_out_and_nothing_sooner() {
         let denylist = Denylist::default();
         let digest = TokenDigest::of("x");
-        let caller = identity("a", json!({}));
-        let revocation = Revocation::Token { digest, until: 100 };
+        let caller = identity(json!({}));
+        let revocation = Revocation::Token {
+            content: digest,
+            until: 100,
+        };
         denylist.add(revocation, 0).expect("room");
-        denylist.sweep(99);
-        assert!(denylist.holds(&digest, &caller));
-        denylist.sweep(100);
-        assert!(!denylist.holds(&digest, &caller));
+        denylist.sweep(99 + KEPT_LONGER);
+        assert!(denylist.holds(&digest, "a", &caller));
+        denylist.sweep(100 + KEPT_LONGER);
+        assert!(!denylist.holds(&digest, "a", &caller));
         assert!(denylist.is_empty());
     }
 
@@ -338,15 +371,15 @@ mod tests {
     fn keeps_everything_and_says_so_when_it_is_full() {
         let denylist = Denylist::with_limit(3);
         let entry = |n: usize, until| Revocation::Token {
-            digest: TokenDigest::of(&n.to_string()),
+            content: TokenDigest::of(&n.to_string()),
             until,
         };
         for n in 0..3 {
             denylist.add(entry(n, 100), 0).expect("room");
         }
-        assert_eq!(denylist.add(entry(3, 100), 99), Err(Full));
-        assert!(denylist.holds(&TokenDigest::of("0"), &identity("a", json!({}))));
-        assert_eq!(denylist.add(entry(3, 200), 100), Ok(()));
+        assert_eq!(denylist.add(entry(3, 100), 99 + KEPT_LONGER), Err(Full));
+        assert!(denylist.holds(&TokenDigest::of("0"), "a", &identity(json!({}))));
+        assert_eq!(denylist.add(entry(3, 200), 100 + KEPT_LONGER), Ok(()));
         assert_eq!(denylist.len(), 1);
     }
 }

@@ -201,6 +201,7 @@ async fn claims_arrive_in_the_encoding_of_their_type() {
         (json!(u64::MAX), Some("18446744073709551615")),
         (json!(["a", "b c"]), Some("a,b c")),
         (json!(["a,b", "c"]), Some("a%2Cb,c")),
+        (json!(["x", " admin", "y "]), Some("x,%20admin,y%20")),
         (json!([true, 1, "x"]), Some("true,1,x")),
         (json!([]), Some("")),
         (json!({ "a": [1, "x"] }), Some("{\"a\":[1,\"x\"]}")),
@@ -328,6 +329,165 @@ any_scope = [\"admin\", \"read:grants\"]
             .get("/grants/1")
             .bearer(&world.token_with(json!({ IS_GRANTS: value })));
         refused(&world, sent, 403, "claim_mismatch", &value.to_string()).await;
+    }
+}
+
+#[tokio::test]
+async fn claims_have_to_be_there() {
+    let route = "[[route]]\nname = \"optional\"";
+    let lines = "claims_present = [\"tenant\", \"urn:x:y.z\"]";
+    let world = World::with(&with_lines(CONFIG, route, lines)).await;
+    for (change, status) in [
+        (json!({ "tenant": "a", "urn:x:y.z": false }), 200),
+        (json!({ "tenant": "", "urn:x:y.z": [] }), 200),
+        (json!({ "tenant": 0, "urn:x:y.z": {} }), 200),
+        (json!({ "tenant": "a" }), 403),
+        (json!({ "urn:x:y.z": "a" }), 403),
+        (json!({ "Tenant": "a", "urn:x:y.z": "a" }), 403),
+        (json!({ "tenant": "a", "urn:x:y": { "z": 1 } }), 403),
+        (json!({}), 403),
+    ] {
+        let token = world.token_with(change.clone());
+        for _ in ["cold", "warm"] {
+            let seen = world.echo.requests();
+            let reply = world.get("/optional/1").bearer(&token).send().await;
+            assert_eq!(reply.status, status, "{change}: {}", reply.text());
+            if status == 403 {
+                assert_refused(&world.gateway, &reply, 403, "claim_mismatch", "optional").await;
+                assert_eq!(world.echo.requests(), seen, "{change}");
+            }
+        }
+    }
+    // `null` says nothing.
+    let mut claims = world.auth.claims();
+    claims["tenant"] = json!(null);
+    claims["urn:x:y.z"] = json!(1);
+    let reply = world.get("/optional/1").bearer(&world.auth.mint(&claims));
+    assert_eq!(reply.send().await.status, 403);
+}
+
+/// A token that is remembered and whose `nbf` lies ahead again, because the clock was set back.
+#[tokio::test]
+async fn a_remembered_token_is_held_to_its_nbf() {
+    let world = World::start().await;
+    let clock = world.gateway.app.clock();
+    let now = bonterra_gateway::identity::unix_now();
+    let token = world.token_with(json!({ "nbf": now + 1000, "iat": now, "exp": now + 9000 }));
+    let other = world.token_with(json!({ "nbf": null, "iat": now, "exp": now + 9000 }));
+    clock.advance(Duration::from_secs(2000));
+    for token in [&token, &other] {
+        for _ in ["cold", "warm"] {
+            let reply = world.get("/grants/1").bearer(token).send().await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+        }
+    }
+    clock.set_back(Duration::from_secs(2000));
+    let hits = "gateway_verified_token_cache_requests_total{result=\"hit\"}";
+    let before = world.gateway.metric(hits).await;
+    let sent = world.get("/grants/1").bearer(&token);
+    let seen = world.echo.requests();
+    let reply = sent.send().await;
+    assert_refused(&world.gateway, &reply, 401, "not_yet_valid", "grants").await;
+    assert_eq!(world.echo.requests(), seen);
+    let reply = world.get("/grants/1").bearer(&other).send().await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        world.gateway.metric(hits).await,
+        before + 2.0,
+        "both are known"
+    );
+}
+
+#[tokio::test]
+async fn rules_that_admit_more_than_they_say_are_mistakes() {
+    let base = CONFIG
+        .replace("ISSUER", "https://a/")
+        .replace("ECHO", "http://127.0.0.1:1");
+    let own = "claims = { \"urn:bonterra:claims:is_bonterra_grants\" = true }";
+    let told = |from: &str, to: &str| {
+        let config = base.replacen(from, to, 1);
+        assert_ne!(config, base, "{from}");
+        let env = bonterra_gateway::app::environment().expect("metrics");
+        let parsed = bonterra_gateway::config::parse("gateway.toml", &config);
+        let compiled = bonterra_gateway::snapshot::compile(parsed, &env);
+        compiled.map(drop).map_err(|mistakes| mistakes.to_string())
+    };
+    for (from, to, what, hint) in [
+        (
+            own,
+            "claims = { roles = [] }",
+            "admits any array",
+            "[\"roles\"]",
+        ),
+        (
+            own,
+            "claims = { roles = [\"a\", []] }",
+            "admits any array",
+            "[\"roles\"]",
+        ),
+        (
+            own,
+            "claims_present = [\"a\", \"\"]",
+            "a claim has a name",
+            "name one",
+        ),
+        (
+            "auth = \"none\"",
+            "auth = \"none\"\nclaims_present = [\"sub\"]",
+            "`claims_present` has no effect",
+            "remove it",
+        ),
+        (
+            "min_ttl = \"1s\"",
+            "min_ttl = \"1s\"\n[token_cache]\nrefused_for = \"400000d\"",
+            "longer than ten years",
+            "",
+        ),
+        (
+            "auth = \"none\"",
+            "auth = \"none\"\ntimeout = \"18446744073709551615s\"",
+            "longer than ten years",
+            "",
+        ),
+    ] {
+        let said = told(from, to).expect_err(to);
+        for part in [what, hint, "gateway.toml:", "1 mistake"] {
+            assert!(said.contains(part), "no {part:?} in\n{said}");
+        }
+    }
+    for to in [
+        "claims = { roles = [\"a\"] }",
+        "claims = { roles = {} }",
+        "claims_present = [\"roles\", \"urn:x\"]",
+    ] {
+        assert_eq!(told(own, to), Ok(()), "{to}");
+    }
+}
+
+/// A request that has to wait for keys looks its token up twice, and counts once.
+#[tokio::test]
+async fn a_request_counts_once_among_those_of_the_cache() {
+    let world = World::with(&CONFIG.replace("cooldown = \"1s\"", "cooldown = \"0s\"")).await;
+    let misses = "gateway_verified_token_cache_requests_total{result=\"miss\"}";
+    world.auth.rotate();
+    let (newest, unpublished) = (KeyChoice::Next, KeyChoice::Unpublished);
+    for (case, choice, header, status) in [
+        ("newest", &newest, Value::Null, 200),
+        (
+            "unpublished",
+            &unpublished,
+            json!({ "kid": "unknown" }),
+            401,
+        ),
+        ("current", &KeyChoice::Current, Value::Null, 200),
+    ] {
+        let token = world.auth.mint_with(&header, &world.auth.claims(), choice);
+        let (before, fetched) = (world.gateway.metric(misses).await, world.auth.counts().jwks);
+        let reply = world.get("/grants/1").bearer(&token).send().await;
+        assert_eq!(reply.status, status, "{case}: {}", reply.text());
+        assert_eq!(world.gateway.metric(misses).await, before + 1.0, "{case}");
+        let waited = world.auth.counts().jwks > fetched;
+        assert_eq!(waited, case != "current", "{case}");
     }
 }
 

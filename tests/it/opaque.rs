@@ -239,6 +239,8 @@ async fn members_of_the_answer_are_checked() {
         (json!({ "exp": null, "iat": "now" }), "missing_claim"),
         (json!({ "token_type": "DPoP" }), "wrong_type"),
         (json!({ "cnf": { "jkt": "x" } }), "bound_token"),
+        (json!({ "token_use": "refresh_token" }), "wrong_type"),
+        (json!({ "typ": "Refresh" }), "wrong_type"),
     ] {
         let handle = scene.handle(changes);
         for _ in ["asked", "known"] {
@@ -247,13 +249,12 @@ async fn members_of_the_answer_are_checked() {
                 .await;
         }
     }
-    // All but `nbf`, which time makes good, are remembered.
-    assert_eq!(scene.asked(), 8);
+    assert_eq!(scene.asked(), 9, "each answer is remembered");
     let bare = scene.handle(json!({ "exp": null, "iss": null, "iat": null, "jti": null }));
     for _ in ["asked", "known"] {
         assert_eq!(scene.send("/grants/1", &bare).await.status, 200);
     }
-    assert_eq!(scene.asked(), 9);
+    assert_eq!(scene.asked(), 10);
 }
 
 #[tokio::test]
@@ -337,6 +338,93 @@ async fn a_hundred_equal_tokens_at_once_are_one_question() {
         assert_eq!(scene.asked(), asked + 1, "{token}");
     }
     assert_eq!(scene.world.echo.requests(), 100);
+}
+
+/// Whoever likes can send handles that nobody knows; who has been known is asked about all the same.
+#[tokio::test]
+async fn a_flood_of_unknown_handles_locks_no_known_caller_out() {
+    let scene = Scene::set().await;
+    let good = scene.handle(json!({ "exp": now() + 3600 }));
+    assert_eq!(scene.send("/grants/1", &good).await.status, 200);
+    let asked = scene.asked();
+    scene
+        .world
+        .gateway
+        .app
+        .clock()
+        .advance(Duration::from_secs(61));
+    scene.break_with(Fault::Slow(Duration::from_millis(500)));
+    let flood: Vec<_> = (0..400)
+        .map(|n| {
+            let request = scene.get("/grants/1", &format!("unknown-{n}"));
+            tokio::spawn(async move { request.send().await.status })
+        })
+        .collect();
+    eventually("the flood", async || scene.asked() >= asked + 32).await;
+    for _ in ["asked", "known"] {
+        let reply = within("an answer", scene.get("/grants/1", &good).send()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    for status in within("the flood's end", join_all(flood)).await {
+        assert!(matches!(status, Ok(401 | 503)), "{status:?}");
+    }
+}
+
+/// A revocation at the gateway holds for handles too, asked and known.
+#[tokio::test]
+async fn a_handle_is_revoked_at_the_gateway() {
+    let scene = Scene::set().await;
+    for by in ["token", "jti", "sub"] {
+        let sub = format!("user-{by}");
+        let handle = scene.handle(json!({ "sub": sub, "jti": by, "exp": now() + 3600 }));
+        assert_eq!(scene.send("/grants/1", &handle).await.status, 200);
+        let other = scene.handle(json!({ "sub": "other", "jti": "other", "exp": now() + 3600 }));
+        let order = match by {
+            "token" => json!({ "token": format!("{handle}\n") }),
+            "jti" => json!({ "issuer": "handles", "jti": by }),
+            _ => json!({ "issuer": "handles", "sub": sub }),
+        };
+        let (status, text) = crate::revocation::revoke(&scene.world, order).await;
+        assert_eq!(status, 200, "{text}");
+        let asked = scene.asked();
+        scene
+            .assert_refused("/grants/1", &handle, 401, "revoked")
+            .await;
+        assert_eq!(scene.asked(), asked, "{by}: known");
+        scene
+            .world
+            .gateway
+            .app
+            .clock()
+            .advance(Duration::from_secs(61));
+        scene
+            .assert_refused("/grants/1", &handle, 401, "revoked")
+            .await;
+        assert_eq!(
+            scene.asked(),
+            asked + 1,
+            "{by}: asked anew, and still active there"
+        );
+        assert_eq!(scene.send("/grants/1", &other).await.status, 200, "{by}");
+    }
+}
+
+/// A clock that is set back and then right again does not bring an older answer back into force.
+#[tokio::test]
+async fn a_bad_answer_ends_the_good_one_before_it() {
+    let scene = Scene::set().await;
+    let clock = scene.world.gateway.app.clock();
+    let handle = scene.handle(json!({ "iat": now() - 1000, "exp": now() + 3600 }));
+    assert_eq!(scene.send("/grants/1", &handle).await.status, 200);
+    scene.auth().revoke_opaque(&handle);
+    clock.set_back(Duration::from_secs(100));
+    scene
+        .assert_refused("/grants/1", &handle, 401, "inactive_token")
+        .await;
+    clock.advance(Duration::from_secs(100));
+    scene
+        .assert_refused("/grants/1", &handle, 401, "inactive_token")
+        .await;
 }
 
 #[tokio::test]

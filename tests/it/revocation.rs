@@ -2,6 +2,9 @@
 //! `adversary::caches`.
 
 use crate::harness::{CONFIG, World, assert_refused, request, with_lines};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bonterra_gateway::demo::auth::{Algorithm, AuthOptions, KeyChoice};
 use serde_json::{Value, json};
 
 pub async fn revoke(world: &World, order: Value) -> (u16, String) {
@@ -126,4 +129,130 @@ async fn one_bad_token_again_and_again_costs_one_signature_check() {
     std::fs::write(world.gateway.file(), wider).expect("written");
     assert_eq!(world.gateway.admin("POST", "/-/reload").await.status, 200);
     assert_eq!(asks(&world, &bad).await, 200);
+}
+
+/// What is revoked is revoked for the issuer, whatever its table is called.
+#[tokio::test]
+async fn a_revocation_outlives_another_name_of_the_issuer() {
+    let world = World::start().await;
+    let token = |name: &str| world.token_with(json!({"sub": name, "jti": name}));
+    let tokens = [token("a"), token("b"), token("c")];
+    let orders = [
+        json!({"token": tokens[0]}),
+        json!({"issuer": "bonterra", "jti": "b"}),
+        json!({"issuer": "bonterra", "sub": "c"}),
+    ];
+    for (token, order) in tokens.iter().zip(orders) {
+        assert_eq!(asks(&world, token).await, 200);
+        assert_eq!(revoke(&world, order).await.0, 200);
+    }
+    let file = std::fs::read_to_string(world.gateway.file()).expect("the file");
+    let renamed = file
+        .replace("[issuer.bonterra", "[issuer.renamed")
+        .replace("issuer = \"bonterra\"", "issuer = \"renamed\"");
+    std::fs::write(world.gateway.file(), renamed).expect("written");
+    let reply = world.gateway.admin("POST", "/-/reload").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    crate::harness::eventually("its keys", async || {
+        asks(&world, &world.auth.token()).await == 200
+    })
+    .await;
+    for token in &tokens {
+        let reply = world.get("/grants/1").bearer(token).send().await;
+        assert_refused(&world.gateway, &reply, 401, "revoked", "grants").await;
+    }
+}
+
+/// ECDSA has two good signatures for one token: `(r, s)` and `(r, n - s)`. Whoever has one has both.
+#[tokio::test]
+async fn a_revoked_token_does_not_come_back_with_its_other_signature() {
+    const P256: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+    const P384: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf\
+                        581a0db248b0a77aecec196accc52973";
+    let options = AuthOptions {
+        all_algorithms: true,
+        ..AuthOptions::default()
+    };
+    let algorithms = "algorithms = [\"ES256\", \"ES384\"]";
+    let world = World::of(
+        options,
+        &with_lines(CONFIG, "[issuer.bonterra]", algorithms),
+    )
+    .await;
+    for (algorithm, order) in [(Algorithm::ES256, P256), (Algorithm::ES384, P384)] {
+        for (first, revoked) in [(0, 0), (0, 1), (1, 0)] {
+            let claims = world.auth.claims();
+            let choice = KeyChoice::Algorithm(algorithm);
+            let one = world.auth.mint_with(&Value::Null, &claims, &choice);
+            let both = [one.clone(), complement(&one, order)];
+            assert_ne!(both[0], both[1]);
+            assert_eq!(asks(&world, &both[first]).await, 200, "{algorithm:?}");
+            let order = json!({"token": both[revoked]});
+            assert_eq!(revoke(&world, order).await.0, 200);
+            let seen = world.echo.requests();
+            for token in &both {
+                let reply = world.get("/grants/1").bearer(token).send().await;
+                assert_refused(&world.gateway, &reply, 401, "revoked", "grants").await;
+            }
+            assert_eq!(world.echo.requests(), seen);
+        }
+    }
+}
+
+/// The same token with `n - s` in place of `s`.
+fn complement(token: &str, order: &str) -> String {
+    let (signed, signature) = token.rsplit_once('.').expect("a JWT");
+    let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+    let (r, s) = signature.split_at(signature.len() / 2);
+    let digit = |at| u8::from_str_radix(&order[at..at + 2], 16).expect("hex");
+    let n: Vec<u8> = (0..order.len()).step_by(2).map(digit).collect();
+    let mut other = Vec::new();
+    let mut borrow = false;
+    for (n, s) in n.iter().rev().zip(s.iter().rev()) {
+        let (difference, under) = n.overflowing_sub(*s);
+        let (difference, under_again) = difference.overflowing_sub(u8::from(borrow));
+        borrow = under || under_again;
+        other.push(difference);
+    }
+    other.reverse();
+    let signature = URL_SAFE_NO_PAD.encode([r, &other].concat());
+    format!("{signed}.{signature}")
+}
+
+#[tokio::test]
+async fn a_token_with_something_around_it_is_revoked_or_refused() {
+    let world = World::start().await;
+    for (before, after) in [
+        ("", "\n"),
+        (" \t", " \r\n"),
+        ("Bearer ", ""),
+        ("bearer   ", "\n"),
+        ("\nBEARER ", " "),
+    ] {
+        let token = world.auth.token();
+        assert_eq!(asks(&world, &token).await, 200);
+        let order = json!({"token": format!("{before}{token}{after}")});
+        let (status, text) = revoke(&world, order).await;
+        assert_eq!(status, 200, "{before:?} {after:?}: {text}");
+        assert_eq!(asks(&world, &token).await, 401, "{before:?} {after:?}");
+    }
+    for nonsense in [
+        "",
+        " ",
+        "Bearer",
+        "Bearer ",
+        "Bearer CANARY CANARY",
+        "Basic CANARY",
+        "CANARY\nCANARY",
+        "\"CANARY\"",
+        "CANARY,",
+        "CAN=ARY",
+        "===",
+        "CANÄRY",
+    ] {
+        let (status, text) = revoke(&world, json!({"token": nonsense})).await;
+        assert_eq!(status, 422, "{nonsense:?}: {text}");
+        assert!(text.contains("`token`"), "{nonsense:?}: {text}");
+        assert!(!text.contains("CANARY"), "{nonsense:?}: {text}");
+    }
 }
