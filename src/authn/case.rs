@@ -36,6 +36,7 @@ impl<'a> Case<'a> {
         match &entry.evidence {
             Evidence::Key(key) => {
                 let Some(set) = entry.issuer.keys.current(self.now) else {
+                    entry.issuer.keys.demand();
                     return Some((entry, Err(Reason::KeysUnavailable.into())));
                 };
                 if !set.as_ref().is_some_and(|set| set.holds(key)) {
@@ -195,7 +196,10 @@ impl<'a> Case<'a> {
             format!("no keys of [issuer.{}] at hand", issuer.rules.name)
         });
         let guard = issuer.keys.current(self.now);
-        let guard = guard.ok_or(Reason::KeysUnavailable)?;
+        let guard = guard.ok_or_else(|| {
+            issuer.keys.demand();
+            Reason::KeysUnavailable
+        })?;
         let set = guard.as_ref().ok_or(Reason::KeysUnavailable)?;
         // What it took a signature check to find out is worth remembering.
         let dear = |rejection| {
