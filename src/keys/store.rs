@@ -212,10 +212,13 @@ impl KeyStore {
         self.endpoints.store(Some(Arc::new(endpoints)));
     }
 
-    /// Takes over what another store of the same issuer holds.
-    pub fn inherit(&self, earlier: &Self) {
+    /// Takes over what another store of the same issuer holds. `revised` makes of its endpoints
+    /// what they are here.
+    pub fn inherit(&self, earlier: &Self, revised: impl FnOnce(&Endpoints) -> Endpoints) {
         self.set.store(earlier.set.load_full());
-        self.endpoints.store(earlier.endpoints.load_full());
+        let endpoints = earlier.endpoints.load();
+        let endpoints = endpoints.as_deref().map(revised);
+        self.endpoints.store(endpoints.map(Arc::new));
     }
 
     /// Says that the fetcher has begun an attempt; requests that need one wait for its end.
