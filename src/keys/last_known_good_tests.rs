@@ -226,7 +226,7 @@ fn a_dead_disk_does_not_hold_up_the_first_fetch() {
         .max_blocking_threads(1)
         .build()
         .expect("a runtime");
-    let (alive, disk) = mpsc::channel::<()>();
+    let (alive, disk) = mpsc::sync_channel::<()>(1);
     runtime.block_on(async {
         let waiting = spawn_blocking(move || disk.recv());
         let recalled = timeout(Duration::from_secs(20), keeper.recall(&store, NOW));
