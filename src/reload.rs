@@ -131,15 +131,15 @@ impl Reloader {
         let started = start_fetchers(&new, &state.fetchers);
         await_keys(&new, &started).await;
         self.shared.snapshot.store(Arc::new(new));
-        // Only now, so that requests on the old snapshot had their keys to the end.
         let current = self.shared.snapshot.load_full();
+        let in_use = |fetcher: &mut Fetcher| {
+            let mut providers = current.providers.iter();
+            providers.any(|provider| Arc::ptr_eq(&provider.issuer.keys, &fetcher.keys))
+        };
+        for fetcher in state.fetchers.extract_if(.., |fetcher| !in_use(fetcher)) {
+            tokio::spawn(fetcher.retire());
+        }
         state.fetchers.extend(started);
-        state.fetchers.retain(|fetcher| {
-            current
-                .providers
-                .iter()
-                .any(|provider| Arc::ptr_eq(&provider.issuer.keys, &fetcher.keys))
-        });
         Ok(report)
     }
 
@@ -172,6 +172,12 @@ impl Fetcher {
         let keys = Arc::clone(&provider.issuer.keys);
         let task = tokio::spawn(fetch::run(provider.source.clone(), Arc::clone(&keys)));
         Self { keys, task }
+    }
+
+    /// Ends when nobody can wait for its keys any more: requests on the snapshot before may have
+    /// asked for a fetch, or be about to.
+    async fn retire(self) {
+        tokio::time::sleep(self.keys.policy().patience).await;
     }
 }
 

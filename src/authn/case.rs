@@ -4,7 +4,7 @@
 use super::known::{Evidence, Ground, KnownTokens, Refused, Verified};
 use super::opaque::{Digests, Finding, Question};
 use super::token::{Form, UnverifiedToken};
-use super::{Issuer, Issuers, Need, Outcome, verify};
+use super::{Issuer, Issuers, Need, Outcome, Unverified, verify};
 use crate::identity::{Identity, TokenDigest, UnixSeconds};
 use crate::introspection::Caller;
 use crate::keys::{KeySet, VerificationKey};
@@ -37,6 +37,7 @@ impl<'a> Case<'a> {
         match &entry.evidence {
             Evidence::Key(key) => {
                 let Some(set) = entry.issuer.keys.current(self.now) else {
+                    entry.issuer.keys.demand();
                     return Some((entry, Err(Reason::KeysUnavailable.into())));
                 };
                 if !set.as_ref().is_some_and(|set| set.holds(key)) {
@@ -56,10 +57,7 @@ impl<'a> Case<'a> {
     pub(super) fn recall_refusal(&self) -> Option<Arc<Refused>> {
         let entry = self.known.refused(&self.digest)?;
         let stands = match &entry.ground {
-            Ground::Keys(keys) => {
-                let set = entry.issuer.keys.current(self.now)?;
-                set.as_ref().is_some_and(|set| Arc::ptr_eq(set, keys))
-            }
+            ground @ Ground::Keys(_) => ground.has_these_keys(&entry.issuer, self.now),
             Ground::Answer(fresh) => fresh.holds(self.now) && self.asks(&entry.issuer),
         };
         (stands && self.issuers.holds(&entry.issuer)).then_some(entry)
@@ -223,23 +221,38 @@ impl<'a> Case<'a> {
             format!("no keys of [issuer.{}] at hand", issuer.rules.name)
         });
         let guard = issuer.keys.current(self.now);
-        let guard = guard.ok_or(Reason::KeysUnavailable)?;
+        let guard = guard.ok_or_else(|| {
+            issuer.keys.demand();
+            Reason::KeysUnavailable
+        })?;
         let set = guard.as_ref().ok_or(Reason::KeysUnavailable)?;
+        let refused = |rejection| Refused {
+            rejection,
+            issuer: Arc::clone(issuer),
+            ground: Ground::Keys(Arc::clone(set)),
+        };
         // What it took a signature check to find out is worth remembering.
-        let dear = |rejection| {
-            let entry = Refused {
-                rejection: Rejection::clone(&rejection),
-                issuer: Arc::clone(issuer),
-                ground: Ground::Keys(Arc::clone(set)),
-            };
+        let dear = |rejection: Rejection| {
+            let entry = refused(rejection.clone());
             self.known.remember_refusal(self.digest, entry);
             rejection
+        };
+        let needs_keys = |refusal: Option<Refused>| {
+            Ok(Outcome::Needs(Need::Keys(Unverified {
+                issuer: Arc::clone(issuer),
+                refusal: refusal.map(|refused| Box::new((self.digest, refused))),
+            })))
         };
         steps.passed("keys", || {
             format!("[issuer.{}] publishes {}", issuer.rules.name, set.len())
         });
-        let Some(key) = signing_key(set, &token, algorithm, steps).map_err(dear)? else {
-            return Ok(Outcome::Needs(Need::Keys(Arc::clone(issuer))));
+        let key = match signing_key(set, &token, algorithm, steps) {
+            Ok(Some(key)) => key,
+            Ok(None) => return needs_keys(None),
+            Err(rejection) if token.key_id().is_none() => {
+                return needs_keys(Some(refused(rejection)));
+            }
+            Err(rejection) => return Err(dear(rejection)),
         };
         steps.passed("signature", || {
             format!("{algorithm:?}, verified by {key:?}")

@@ -91,6 +91,20 @@ pub struct KnownTokens {
     pub(super) metrics: TokenCacheMetrics,
 }
 
+// === impl Ground ===
+
+impl Ground {
+    /// Whether this is the very key set that the issuer has now.
+    pub(super) fn has_these_keys(&self, issuer: &Issuer, now: UnixSeconds) -> bool {
+        let Self::Keys(keys) = self else {
+            return false;
+        };
+        let current = issuer.keys.current(now);
+        let set = current.as_ref().and_then(|set| set.as_ref());
+        set.is_some_and(|set| Arc::ptr_eq(set, keys))
+    }
+}
+
 // === impl Evidence ===
 
 impl fmt::Display for Evidence {

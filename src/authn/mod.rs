@@ -19,7 +19,7 @@ use crate::rejection::{Reason, Rejection};
 use crate::steps::{self, Steps};
 use crate::telemetry::metrics::IssuerMetrics;
 use case::Case;
-use known::KnownTokens;
+use known::{KnownTokens, Refused};
 use opaque::{Finding, Question};
 use std::fmt;
 use std::sync::Arc;
@@ -60,10 +60,20 @@ pub enum Outcome {
 /// What has to be fetched before a token can be judged.
 #[derive(Debug, Clone)]
 pub enum Need {
-    /// The token names a key that is not at hand: this issuer's keys.
-    Keys(Arc<Issuer>),
+    /// No key at hand may be the one that the token is signed with: the keys of its issuer.
+    Keys(Unverified),
     /// The token tells nothing by itself: what its issuer says of it.
     Introspection(Question),
+}
+
+/// A token that the keys at hand do not verify, and later ones might.
+#[derive(Debug, Clone)]
+pub struct Unverified {
+    /// The issuer that it names.
+    pub issuer: Arc<Issuer>,
+    /// If it names no key: what it is refused for if later keys do not verify it either. Not yet
+    /// remembered, because the same token may come again before they are here.
+    refusal: Option<Box<(TokenDigest, Refused)>>,
 }
 
 /// A bearer token as it came to a route.
@@ -100,6 +110,38 @@ impl Issuer {
             Some(introspection) if introspection.endpoint().is_some() => KeyStatus::NotNeeded,
             Some(_) => KeyStatus::Missing,
         }
+    }
+}
+
+// === impl Unverified ===
+
+impl Unverified {
+    /// Whether the keys are still those that have been tried, so that trying again is a waste.
+    pub fn has_been_tried(&self, now: UnixSeconds) -> bool {
+        let refusal = self.refusal.as_ref();
+        refusal.is_some_and(|refusal| refusal.1.ground.has_these_keys(&self.issuer, now))
+    }
+
+    /// Refuses the token for good: its issuer's keys have been asked for. `refreshed` says whether
+    /// they are now as fresh as they can be had.
+    pub fn refuse(self, refreshed: bool, known: &KnownTokens) -> Rejection {
+        let rejection = match self.refusal {
+            Some(refusal) => {
+                let (digest, refused) = *refusal;
+                let rejection = refused.rejection.clone();
+                known.remember_refusal(digest, refused);
+                rejection
+            }
+            None if refreshed => {
+                Rejection::noted(Reason::UnknownKey, "no published key has the token's kid")
+            }
+            None => {
+                let note = "the token's kid is unknown and the keys could not be refreshed";
+                Rejection::noted(Reason::KeysUnavailable, note)
+            }
+        };
+        self.issuer.metrics.refused(&rejection.reason);
+        rejection
     }
 }
 

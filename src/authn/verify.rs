@@ -27,7 +27,7 @@ pub struct IssuerRules {
     pub audiences: Vec<Box<str>>,
     /// `alg` must be one of these.
     pub algorithms: Vec<Algorithm>,
-    /// `typ` must be one of these, whatever its case and with or without `application/`.
+    /// `typ` must be one of these [bare types](bare_type), whatever its case.
     pub token_types: Vec<Box<str>>,
     /// Seconds by which clocks may differ.
     pub leeway: i64,
@@ -69,7 +69,7 @@ pub fn header(
     if !rules
         .token_types
         .iter()
-        .any(|accepted| same_type(accepted, typ))
+        .any(|accepted| accepted.eq_ignore_ascii_case(bare_type(typ)))
     {
         return Err(Rejection::noted(
             Reason::WrongType,
@@ -94,14 +94,13 @@ pub fn header(
     Ok(algorithm)
 }
 
-/// Media types compare without case, and `application/` may be left out (RFC 7515 §4.1.9).
-fn same_type(accepted: &str, typ: &str) -> bool {
+/// A media type without `application/`, which may be left out (RFC 7515 §4.1.9).
+pub fn bare_type(typ: &str) -> &str {
     let prefix = "application/";
-    let bare = match typ.split_at_checked(prefix.len()) {
+    match typ.split_at_checked(prefix.len()) {
         Some((head, rest)) if head.eq_ignore_ascii_case(prefix) => rest,
         _ => typ,
-    };
-    accepted.eq_ignore_ascii_case(bare)
+    }
 }
 
 /// Checks the signature with one key.

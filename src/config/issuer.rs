@@ -70,7 +70,8 @@ pub struct Jwks {
     pub min_ttl: Dur,
     /// nor longer than this.
     pub max_ttl: Dur,
-    /// How long keys outlive an outage of the issuer; then tokens cannot be checked: 503.
+    /// How long keys stay in use after the time for which they are fresh, while the issuer cannot be asked; then
+    /// tokens cannot be checked: 503.
     pub max_stale: Dur,
     /// At least this long between fetches caused by unknown key ids.
     pub cooldown: Dur,

@@ -43,19 +43,21 @@ pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
         )));
     }
     let either = |configured: Option<Uri>, name: &str| match (configured, document.get(name)) {
-        (None, Some(Value::String(text))) => endpoint(text).map(Some).map_err(wrong),
+        (None, Some(Value::String(text))) => endpoint(name, text).map(Some).map_err(wrong),
         (None, Some(_)) => Err(wrong(format!("its {name} is no string"))),
         (configured, _) => Ok(configured),
     };
-    let introspection = match either(configured.introspection, "introspection_endpoint") {
-        // Of no use to an issuer of JWTs, so no reason to do without its keys.
-        Err(_) if !source.opaque => None,
-        found => found?,
+    // What nobody needs is no reason to do without the rest.
+    let forgiven = |needed: bool, found: Result<Option<Uri>, FetchError>| match found {
+        Err(_) if !needed => Ok(None),
+        found => found,
     };
+    let introspection = either(configured.introspection, "introspection_endpoint");
+    let token = either(configured.token, "token_endpoint");
     let endpoints = Endpoints {
-        jwks: either(configured.jwks, "jwks_uri")?,
-        token: either(configured.token, "token_endpoint")?,
-        introspection,
+        jwks: forgiven(!source.opaque, either(configured.jwks, "jwks_uri"))?,
+        token: forgiven(source.needs_token_endpoint, token)?,
+        introspection: forgiven(source.opaque, introspection)?,
     };
     match (source.opaque, &endpoints.jwks, &endpoints.introspection) {
         (false, None, _) => Err(wrong("it has no jwks_uri".to_owned())),
@@ -89,9 +91,37 @@ impl Endpoints {
     }
 }
 
-/// An endpoint that a discovery document names: as safe as one that is configured.
-fn endpoint(text: &str) -> Result<Uri, String> {
-    let uri: Uri = text.parse().map_err(|error| format!("{text}: {error}"))?;
-    check_url(&uri).map_err(|error| format!("{text} is {error}"))?;
+/// An endpoint that a discovery document names: as safe as one that is configured. The error does
+/// not quote it: it may be long, or move the cursor of who reads it.
+fn endpoint(name: &str, text: &str) -> Result<Uri, String> {
+    let uri: Uri = text
+        .parse()
+        .map_err(|error| format!("its {name} is no URL: {error}"))?;
+    check_url(&uri).map_err(|error| format!("its {name} is {error}"))?;
     Ok(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_endpoint_is_said_without_quoting_it() {
+        let good = "https://quoted.example/keys";
+        assert_eq!(endpoint("jwks_uri", good), Ok(Uri::from_static(good)));
+        for text in [
+            "",
+            "\u{1b}[31mquoted",
+            "quoted",
+            "/quoted",
+            "ftp://quoted.example/",
+            "http://quoted.example/",
+            "https://quoted@a.example/",
+            &format!("https://quoted.example/{}", "x".repeat(1 << 20)),
+        ] {
+            let why = endpoint("jwks_uri", text).expect_err("not safe");
+            assert!(why.contains("jwks_uri") && why.len() < 200, "{why}");
+            assert!(!why.contains("quoted") && !why.contains('\u{1b}'), "{why}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Keeps a [`KeyStore`] fresh: the key set, refresh ahead of expiry, and backoff.
 
 use super::discovery::discover;
+use super::last_known_good::Keeper;
+use super::store::seconds;
 use super::{CacheFile, Endpoints, KeyPolicy, KeySet, KeyStore, jwks};
 use crate::identity::Clock;
 use crate::outbound::{Outbound, Reply};
@@ -10,13 +12,15 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderMap, Uri};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 
 /// A key set or discovery document over this size is refused.
 const MAX_DOCUMENT: usize = 1 << 20;
 
 /// Discovery is asked again after this time, in case an endpoint has moved.
 const DISCOVERY_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest pause after a failed attempt, before jitter makes it up to twice as long.
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
 /// What the fetcher needs to know of an issuer.
 #[derive(Debug, Clone)]
@@ -75,7 +79,11 @@ pub async fn once(source: Source, store: Arc<KeyStore>) -> Result<(), FetchError
         return fetcher.endpoints().await.map(drop);
     }
     fetcher.recall().await;
-    fetcher.refresh().await.map(drop)
+    // An attempt like any other: it answers who has asked for one already.
+    fetcher.store.attempt_begun();
+    let outcome = fetcher.refresh().await;
+    fetcher.store.attempt_finished(outcome.is_ok());
+    outcome.map(drop)
 }
 
 /// Fetches whenever a request asks for it, and only then; runs until it is dropped. For who decides
@@ -105,13 +113,13 @@ pub async fn run(source: Source, store: Arc<KeyStore>) {
         fetcher.store.attempt_finished(outcome.is_ok());
         let pause = match outcome {
             Ok((keys, ttl)) => {
-                fetcher.keep(keys);
+                fetcher.keeper.keep(keys);
                 backoff = self::backoff();
                 ahead(ttl)
             }
             Err(error) => {
                 fetcher.failed(&error);
-                backoff.next().unwrap_or(Duration::from_secs(30))
+                backoff.next().unwrap_or(MAX_BACKOFF)
             }
         };
         // A request with an unknown key id brings the next attempt forward; the store keeps the
@@ -135,7 +143,7 @@ async fn find_endpoints(source: Source, store: Arc<KeyStore>) {
             }
             Err(error) => {
                 tracing::warn!(issuer = %source.name, document = error.what, error = %error.why, "not fetched; the endpoints known so far stay in use");
-                backoff.next().unwrap_or(Duration::from_secs(30))
+                backoff.next().unwrap_or(MAX_BACKOFF)
             }
         };
         tokio::time::sleep(pause).await;
@@ -147,70 +155,26 @@ struct Fetcher {
     store: Arc<KeyStore>,
     /// When discovery last succeeded.
     discovered: Option<Instant>,
-    /// The last writing of `cache_file`.
-    writing: Option<JoinHandle<()>>,
+    keeper: Keeper,
 }
 
 impl Fetcher {
     fn new(source: Source, store: Arc<KeyStore>) -> Self {
         Self {
+            keeper: Keeper::new(Arc::clone(&source.name), source.cache_file.clone()),
             source,
             store,
             discovered: None,
-            writing: None,
         }
     }
 
-    /// Takes the keys of `cache_file` into an empty store: better than none until the issuer answers.
+    /// Takes kept keys into an empty store: better than none until the issuer answers.
     async fn recall(&self) {
-        let Some(file) = self
-            .source
-            .cache_file
-            .clone()
-            .filter(|_| self.store.is_empty())
-        else {
-            return;
-        };
-        let (now, max_stale) = (self.source.clock.now(), self.store.policy().max_stale);
-        let path = file.path().to_owned();
-        let read = tokio::task::spawn_blocking(move || file.read(now, max_stale)).await;
-        let issuer = &self.source.name;
-        match read.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(None) => tracing::debug!(%issuer, file = %path.display(), "no keys kept yet"),
-            Ok(Some(parsed)) => {
-                for remark in &parsed.dropped {
-                    tracing::warn!(%issuer, file = %path.display(), "{remark}");
-                }
-                let (keys, at) = (parsed.set.len(), parsed.set.fetched_at);
-                self.source.metrics.keys_known(keys, at);
-                self.store.replace(parsed.set);
-                tracing::info!(%issuer, file = %path.display(), keys, age_seconds = now.saturating_sub(at), "keys of an earlier run are in use until the issuer answers");
-            }
-            Err(why) => {
-                tracing::warn!(%issuer, file = %path.display(), %why, "cache_file is not used; there are no keys until the issuer answers");
-            }
+        let now = self.source.clock.now();
+        if let Some(set) = self.keeper.recall(&self.store, now).await {
+            let metrics = &self.source.metrics;
+            metrics.keys_known(set.len(), set.fetched_at, set.fresh_until);
         }
-    }
-
-    /// Keeps the keys in `cache_file`, beside the loop: a slow disk must not delay the next fetch.
-    fn keep(&mut self, keys: Arc<KeySet>) {
-        let Some(file) = self.source.cache_file.clone() else {
-            return;
-        };
-        let issuer = Arc::clone(&self.source.name);
-        if self
-            .writing
-            .as_ref()
-            .is_some_and(|task| !task.is_finished())
-        {
-            tracing::warn!(%issuer, file = %file.path().display(), "the last write of cache_file has not ended; these keys are not kept");
-            return;
-        }
-        self.writing = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = file.write(&keys) {
-                tracing::warn!(%issuer, file = %file.path().display(), %error, "cache_file is not written; the keys are in use, a restart would not find them");
-            }
-        }));
     }
 
     async fn refresh(&mut self) -> Result<(Arc<KeySet>, Duration), FetchError> {
@@ -219,13 +183,14 @@ impl Fetcher {
         for remark in &fetched.parsed.dropped {
             tracing::warn!(issuer = %self.source.name, "{remark}");
         }
-        let keys = fetched.parsed.set.len();
-        self.source
-            .metrics
-            .keys_fetched(keys, fetched.parsed.set.fetched_at);
-        tracing::debug!(issuer = %self.source.name, keys, "keys fetched");
-        let set = self.store.replace(fetched.parsed.set);
-        Ok((set, ttl(self.store.policy(), fetched.max_age)))
+        let ttl = ttl(self.store.policy(), fetched.max_age);
+        let mut set = fetched.parsed.set;
+        set.fresh_until = set.fetched_at.saturating_add(seconds(ttl));
+        let keys = set.len();
+        let metrics = &self.source.metrics;
+        metrics.keys_fetched(keys, set.fetched_at, set.fresh_until);
+        tracing::debug!(issuer = %self.source.name, keys, fresh_seconds = ttl.as_secs(), "keys fetched");
+        Ok((self.store.replace(set), ttl))
     }
 
     /// The endpoints: as configured, else from discovery, which is asked anew now and then.
@@ -303,7 +268,7 @@ fn ahead(ttl: Duration) -> Duration {
 fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(Duration::from_secs(30))
+        .with_max_delay(MAX_BACKOFF)
         .with_jitter()
         .without_max_times()
         .build()

@@ -25,6 +25,8 @@ pub struct KeySet {
     by_kid: HashMap<Box<str>, usize>,
     /// When the document was fetched.
     pub fetched_at: UnixSeconds,
+    /// Until when it need not be fetched again; who fetches it knows.
+    pub fresh_until: UnixSeconds,
 }
 
 /// Why a document or a key in it is of no use; for the log.
@@ -128,6 +130,7 @@ pub fn parse(document: &[u8], fetched_at: UnixSeconds) -> Result<Parsed, JwksErr
     let Document { keys } = outline(document)?;
     let mut set = KeySet {
         fetched_at,
+        fresh_until: fetched_at,
         ..KeySet::default()
     };
     let mut dropped = Vec::new();

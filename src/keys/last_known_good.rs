@@ -4,7 +4,8 @@
 //! but accepted public keys. Whoever can write it can sign tokens, so it is read only if nobody but
 //! the gateway's user and root can, and it passes the same filter as what the issuer sends.
 
-use super::{KeySet, jwks};
+use super::store::seconds;
+use super::{KeyPolicy, KeySet, KeyStore, jwks};
 use crate::identity::UnixSeconds;
 use crate::strict_json;
 use serde_json::Value;
@@ -12,7 +13,9 @@ use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 /// A file over this size is not read; the same holds for what issuers send.
 const MAX_BYTES: u64 = 1 << 20;
@@ -33,6 +36,17 @@ pub struct CacheFile {
     issuer: Box<str>,
 }
 
+/// Keeps the keys of one issuer over restarts, beside its fetch loop: no disk holds that up. Does
+/// nothing if there is no file to keep them in.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    /// The configured name, for logs.
+    issuer: Arc<str>,
+    file: Option<CacheFile>,
+    /// The last writing.
+    writing: Option<JoinHandle<()>>,
+}
+
 // === impl CacheFile ===
 
 impl CacheFile {
@@ -49,16 +63,16 @@ impl CacheFile {
         &self.path
     }
 
-    /// Reads the keys, which keep the time at which they were fetched. `None` if there is no file.
-    /// Blocks on the disk.
+    /// Reads the keys, which keep the times of their fetch. `None` if there is no file. Blocks on
+    /// the disk.
     ///
     /// # Errors
-    /// One sentence for the log: why the file is not to be trusted or of no use. `now` is the
-    /// present, `max_stale` the age beyond which keys are of no use.
+    /// One sentence for the log: why the file is not to be trusted, or of no use to who follows
+    /// `policy` at the time `now`.
     pub(super) fn read(
         &self,
         now: UnixSeconds,
-        max_stale: Duration,
+        policy: &KeyPolicy,
     ) -> Result<Option<jwks::Parsed>, String> {
         let Some(bytes) = self.bytes()? else {
             return Ok(None);
@@ -81,16 +95,23 @@ impl CacheFile {
                 "its keys were fetched {ahead}s from now: look after the clock"
             ));
         }
-        if age > i64::try_from(max_stale.as_secs()).unwrap_or(i64::MAX) {
-            let limit = max_stale.as_secs();
+        let fresh_until = match members.get("fresh_until") {
+            Some(value) => value.as_i64(),
+            // Earlier versions did not write it. No keys are fresh for less.
+            None => Some(fetched_at.saturating_add(seconds(policy.min_ttl))),
+        };
+        let fresh_until = fresh_until.ok_or("it does not say until when the keys are fresh")?;
+        let mut parsed = jwks::parse(&bytes, fetched_at).map_err(|error| error.to_string())?;
+        parsed.set.fresh_until = fresh_until;
+        parsed.set.fresh_until = policy.fresh_until(&parsed.set);
+        if now > policy.usable_until(&parsed.set) {
+            let (stale, limit) = (now.saturating_sub(parsed.set.fresh_until), policy.max_stale);
             return Err(format!(
-                "its keys are {age}s old, more than max_stale ({limit}s)"
+                "its keys have been stale for {stale}s, longer than max_stale ({}s)",
+                limit.as_secs()
             ));
         }
-        match jwks::parse(&bytes, fetched_at) {
-            Ok(parsed) => Ok(Some(parsed)),
-            Err(error) => Err(error.to_string()),
-        }
+        Ok(Some(parsed))
     }
 
     /// Writes the keys in place of those that are there, all or nothing. Blocks on the disk.
@@ -102,6 +123,7 @@ impl CacheFile {
         if let Some(members) = document.as_object_mut() {
             members.insert("issuer".to_owned(), Value::from(&*self.issuer));
             members.insert("fetched_at".to_owned(), Value::from(keys.fetched_at));
+            members.insert("fresh_until".to_owned(), Value::from(keys.fresh_until));
         }
         let folder = self.folder();
         let mut file = tempfile::Builder::new()
@@ -145,12 +167,13 @@ impl CacheFile {
                 mode & 0o7777
             ));
         }
-        // A file of our own tells who we are.
-        let own = tempfile::tempfile_in(self.folder()).and_then(|file| file.metadata());
-        let own = own.map_err(|error| {
-            format!("its folder cannot be written, so it cannot be kept up to date: {error}")
-        })?;
-        if file.uid() != own.uid() && file.uid() != 0 {
+        let own = own_user().or_else(|| {
+            // A file of our own tells as well.
+            let file = tempfile::tempfile_in(self.folder()).ok()?;
+            Some(file.metadata().ok()?.uid())
+        });
+        let own = own.ok_or("nothing tells which user the gateway runs as, so whose it is cannot be checked: mount /proc")?;
+        if file.uid() != own && file.uid() != 0 {
             return Err(format!(
                 "it belongs to user {}, who may have written keys of their own into it: remove it",
                 file.uid()
@@ -162,6 +185,73 @@ impl CacheFile {
     fn folder(&self) -> &Path {
         folder_of(&self.path)
     }
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    pub(super) fn new(issuer: Arc<str>, file: Option<CacheFile>) -> Self {
+        Self {
+            issuer,
+            file,
+            writing: None,
+        }
+    }
+
+    /// Takes the kept keys into a store that has none, and returns them. Waits for the disk no
+    /// longer than a request would for the issuer.
+    pub(super) async fn recall(&self, store: &KeyStore, now: UnixSeconds) -> Option<Arc<KeySet>> {
+        let file = self.file.clone().filter(|_| store.is_empty())?;
+        let (issuer, path) = (&self.issuer, file.path().to_owned());
+        let policy = store.policy().clone();
+        let patience = policy.patience;
+        let read = match timeout(patience, spawn_blocking(move || file.read(now, &policy))).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("it could not be read within {patience:?}")),
+        };
+        match read {
+            Ok(None) => tracing::debug!(%issuer, file = %path.display(), "no keys kept yet"),
+            Ok(Some(parsed)) => {
+                for remark in &parsed.dropped {
+                    tracing::warn!(%issuer, file = %path.display(), "{remark}");
+                }
+                let set = store.replace(parsed.set);
+                tracing::info!(%issuer, file = %path.display(), keys = set.len(), age_seconds = now.saturating_sub(set.fetched_at), "keys of an earlier run are in use until the issuer answers");
+                return Some(set);
+            }
+            Err(why) => {
+                tracing::warn!(%issuer, file = %path.display(), %why, "cache_file is not used; there are no keys until the issuer answers");
+            }
+        }
+        None
+    }
+
+    /// Keeps these keys. Does not wait until they are written.
+    pub(super) fn keep(&mut self, keys: Arc<KeySet>) {
+        let Some(file) = self.file.clone() else {
+            return;
+        };
+        let issuer = Arc::clone(&self.issuer);
+        let writing = self.writing.as_ref();
+        if writing.is_some_and(|task| !task.is_finished()) {
+            tracing::warn!(%issuer, file = %file.path().display(), "the last write of cache_file has not ended; these keys are not kept");
+            return;
+        }
+        self.writing = Some(spawn_blocking(move || {
+            if let Err(error) = file.write(&keys) {
+                tracing::warn!(%issuer, file = %file.path().display(), %error, "cache_file is not written; the keys are in use, a restart would not find them");
+            }
+        }));
+    }
+}
+
+/// The user that files are created as, of the four that the kernel lists: real, effective, saved,
+/// file system. `None` where there is no `/proc`.
+fn own_user() -> Option<u32> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().nth(3)?.parse().ok()
 }
 
 /// The folder that a file is in; the working directory for a bare name.

@@ -5,11 +5,20 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
+use std::sync::mpsc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const ISSUER: &str = "https://auth.bonterra.network/";
 const NOW: UnixSeconds = 1_800_000_000;
-const MAX_STALE: Duration = Duration::from_secs(3600);
+const POLICY: KeyPolicy = KeyPolicy {
+    ttl: Duration::from_secs(600),
+    min_ttl: Duration::from_secs(60),
+    max_ttl: Duration::from_secs(1200),
+    max_stale: Duration::from_secs(3600),
+    cooldown: Duration::ZERO,
+    patience: Duration::from_millis(20),
+};
 
 struct Scene {
     folder: TempDir,
@@ -29,7 +38,9 @@ impl Scene {
 
     fn keys(&self) -> KeySet {
         let document = json!({ "keys": [self.jwk] }).to_string();
-        jwks::parse(document.as_bytes(), NOW).expect("a key").set
+        let mut set = jwks::parse(document.as_bytes(), NOW).expect("a key").set;
+        set.fresh_until = NOW + 600;
+        set
     }
 
     fn document(&self) -> Value {
@@ -47,7 +58,7 @@ impl Scene {
     }
 
     fn read(&self) -> Result<Option<jwks::Parsed>, String> {
-        self.file.read(NOW, MAX_STALE)
+        self.file.read(NOW, &POLICY)
     }
 
     fn assert_refused(&self, remark: &str) {
@@ -64,13 +75,14 @@ fn what_was_written_is_read_with_its_own_time() {
         scene.file.write(&scene.keys()).expect("written");
         let mode = fs::metadata(scene.file.path()).expect("a file").mode();
         assert_eq!(mode & 0o7777, 0o600, "{round}");
-        let later = NOW + 3600;
+        let later = NOW + 600 + 3600;
         let read = scene
             .file
-            .read(later, MAX_STALE)
+            .read(later, &POLICY)
             .expect("fine")
             .expect("a file");
-        assert_eq!((read.set.len(), read.set.fetched_at), (1, NOW));
+        let times = (read.set.fetched_at, read.set.fresh_until);
+        assert_eq!((read.set.len(), times), (1, (NOW, NOW + 600)));
         assert!(read.set.find("a").is_some() && read.dropped.is_empty());
     }
     let names: Vec<_> = fs::read_dir(scene.folder.path())
@@ -131,10 +143,16 @@ fn a_file_that_is_not_ours_or_not_whole_is_refused() {
         (with("fetched_at", json!("soon")), "does not say when"),
         (with("fetched_at", json!(1.5)), "does not say when"),
         (with("fetched_at", json!(NOW + 61)), "61s from now"),
-        (with("fetched_at", json!(i64::MIN)), "more than max_stale"),
+        (with("fetched_at", json!(i64::MIN)), "longer than max_stale"),
         (
-            with("fetched_at", json!(NOW - 3601)),
-            "3601s old, more than max_stale (3600s)",
+            with("fetched_at", json!(NOW - 3661)),
+            "stale for 3601s, longer than max_stale (3600s)",
+        ),
+        (with("fresh_until", json!("soon")), "until when"),
+        (with("fresh_until", json!(null)), "until when"),
+        (
+            with("fresh_until", json!(NOW - 3601)),
+            "stale for 3601s, longer than max_stale (3600s)",
         ),
         (with("keys", json!([])), "none of its 0 keys"),
         (with("keys", json!("none")), "no array `keys`"),
@@ -150,7 +168,8 @@ fn a_file_that_is_not_ours_or_not_whole_is_refused() {
         scene.put(text);
         scene.assert_refused(remark);
     }
-    for fine in [NOW + 60, NOW, NOW - 3600] {
+    // Without `fresh_until`, which earlier versions did not write, they were fresh for min_ttl.
+    for fine in [NOW + 60, NOW, NOW - 3660] {
         scene.put(with("fetched_at", json!(fine)));
         assert!(scene.read().is_ok(), "{fine}");
     }
@@ -165,6 +184,58 @@ fn a_file_that_is_not_ours_or_not_whole_is_refused() {
         (1, 1),
         "the same filter"
     );
+}
+
+/// Nobody can make keys last by writing a time into the file: `max_ttl` is the limit here as well.
+#[test]
+fn keys_are_no_longer_fresh_than_max_ttl_lets_them_be() {
+    let scene = Scene::new();
+    for (age, good) in [(1200 + 3600, true), (1200 + 3601, false)] {
+        let mut document = scene.document();
+        document["fetched_at"] = json!(NOW - age);
+        document["fresh_until"] = json!(i64::MAX);
+        scene.put(document.to_string());
+        assert_eq!(scene.read().is_ok(), good, "{age}");
+    }
+}
+
+/// Root may write everywhere; run by it this shows only half.
+#[test]
+fn a_folder_that_cannot_be_written_costs_nothing_but_the_writing() {
+    let scene = Scene::new();
+    scene.put(scene.document().to_string());
+    let folder = scene.folder.path();
+    fs::set_permissions(folder, Permissions::from_mode(0o500)).expect("set");
+    assert!(scene.read().expect("readable").is_some());
+    assert_eq!(
+        own_user(),
+        fs::metadata(scene.file.path()).ok().map(|file| file.uid())
+    );
+    fs::set_permissions(folder, Permissions::from_mode(0o700)).expect("set");
+}
+
+/// Stands for a disk that does not answer: the one thread that may wait for it waits already.
+#[test]
+fn a_dead_disk_does_not_hold_up_the_first_fetch() {
+    let scene = Scene::new();
+    scene.put(scene.document().to_string());
+    let store = KeyStore::new(POLICY);
+    let keeper = Keeper::new("bonterra".into(), Some(scene.file.clone()));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime");
+    let (alive, disk) = mpsc::sync_channel::<()>(1);
+    runtime.block_on(async {
+        let waiting = spawn_blocking(move || disk.recv());
+        let recalled = timeout(Duration::from_secs(20), keeper.recall(&store, NOW));
+        assert!(recalled.await.expect("an end to it").is_none() && store.is_empty());
+        drop(alive);
+        assert!(waiting.await.expect("no panic").is_err());
+        let recalled = keeper.recall(&store, NOW).await;
+        assert!(recalled.is_some() && !store.is_empty(), "the disk is back");
+    });
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct KeyPolicy {
     pub min_ttl: Duration,
     /// The longest time that `max-age` can ask for.
     pub max_ttl: Duration,
-    /// How long keys outlive the last good fetch.
+    /// How long keys outlive their freshness.
     pub max_stale: Duration,
     /// Time between two fetches caused by unknown key ids, failed ones included.
     pub cooldown: Duration,
@@ -90,6 +90,28 @@ pub struct KeyStore {
     waiting: AtomicUsize,
 }
 
+// === impl KeyPolicy ===
+
+impl KeyPolicy {
+    /// The freshness of keys, as far as it counts here: who fetched them may have followed another
+    /// policy.
+    pub(super) fn fresh_until(&self, set: &KeySet) -> UnixSeconds {
+        let longest = seconds(self.max_ttl.max(self.min_ttl));
+        set.fresh_until.min(set.fetched_at.saturating_add(longest))
+    }
+
+    /// Until when keys may be used that could not be fetched again.
+    pub(super) fn usable_until(&self, set: &KeySet) -> UnixSeconds {
+        let fresh_until = self.fresh_until(set);
+        fresh_until.saturating_add(seconds(self.max_stale))
+    }
+}
+
+/// A time span on the clock that keys age by.
+pub(super) fn seconds(time: Duration) -> UnixSeconds {
+    UnixSeconds::try_from(time.as_secs()).unwrap_or(UnixSeconds::MAX)
+}
+
 // === impl Attempts ===
 
 impl Attempts {
@@ -146,12 +168,12 @@ impl KeyStore {
         &self.policy
     }
 
-    /// The keys, unless there are none or they are older than `max_stale`.
+    /// The keys, unless there are none or `max_stale` has passed since they were fresh. Who needs
+    /// them then says so with [`Self::demand`].
     pub fn current(&self, now: UnixSeconds) -> Option<Guard<Option<Arc<KeySet>>>> {
         let set = self.set.load();
-        let age = now.saturating_sub(set.as_ref()?.fetched_at);
-        let limit = i64::try_from(self.policy.max_stale.as_secs()).unwrap_or(i64::MAX);
-        (age <= limit).then_some(set)
+        let usable = now <= self.policy.usable_until(set.as_ref()?);
+        usable.then_some(set)
     }
 
     /// Whether no keys have been loaded yet.
@@ -190,10 +212,13 @@ impl KeyStore {
         self.endpoints.store(Some(Arc::new(endpoints)));
     }
 
-    /// Takes over what another store of the same issuer holds.
-    pub fn inherit(&self, earlier: &Self) {
+    /// Takes over what another store of the same issuer holds. `revised` makes of its endpoints
+    /// what they are here.
+    pub fn inherit(&self, earlier: &Self, revised: impl FnOnce(&Endpoints) -> Endpoints) {
         self.set.store(earlier.set.load_full());
-        self.endpoints.store(earlier.endpoints.load_full());
+        let endpoints = earlier.endpoints.load();
+        let endpoints = endpoints.as_deref().map(revised);
+        self.endpoints.store(endpoints.map(Arc::new));
     }
 
     /// Says that the fetcher has begun an attempt; requests that need one wait for its end.
@@ -221,6 +246,13 @@ impl KeyStore {
                 return;
             }
         }
+    }
+
+    /// Asks for a fetch without waiting for it, because there are no usable keys: the next attempt
+    /// may be far off if the clock has jumped. Within the cool-down nothing happens.
+    pub fn demand(&self) {
+        // Whoever asks is refused either way.
+        let _ = self.ask(self.made.elapsed());
     }
 
     /// Asks for a fetch because of an unknown key id and waits until one attempt has finished, or

@@ -1,8 +1,8 @@
 //! What becomes of a request, fetching included: the one way to a verdict, for the live gateway and
 //! for `explain` alike.
 
+use crate::authn::Need;
 use crate::authn::opaque::{self, Finding, Question};
-use crate::authn::{Issuer, Need};
 use crate::gateway::{self, Admission, Decision};
 use crate::rejection::{Reason, Rejection};
 use crate::request::RequestView;
@@ -39,12 +39,16 @@ pub async fn decide(
             Decision::OAuth(mount) => return Verdict::Token(mount),
             Decision::Metadata => return Verdict::Metadata,
             Decision::Options(allow) => return Verdict::Options(allow),
-            Decision::Needs(_, Need::Keys(issuer)) if refreshed.is_none() => {
-                refreshed = Some(issuer.keys.refresh_for_unknown_key().await);
-            }
-            Decision::Needs(route, Need::Keys(issuer)) => {
+            Decision::Needs(route, Need::Keys(unverified)) => {
+                if refreshed.is_none() {
+                    let keys = &unverified.issuer.keys;
+                    refreshed = Some(keys.refresh_for_unknown_key().await);
+                    if !unverified.has_been_tried(snapshot.clock.now()) {
+                        continue;
+                    }
+                }
                 snapshot.tokens.missed();
-                let rejection = without_key(&issuer, refreshed == Some(true));
+                let rejection = unverified.refuse(refreshed == Some(true), &snapshot.tokens);
                 return Verdict::Refused(Some(route), rejection);
             }
             Decision::Needs(route, Need::Introspection(question)) if finding.is_none() => {
@@ -61,18 +65,6 @@ pub async fn decide(
             Decision::Refused(route, rejection) => return Verdict::Refused(route, rejection),
         }
     }
-}
-
-/// The key that a token names is not there, even now.
-fn without_key(issuer: &Issuer, refreshed: bool) -> Rejection {
-    let rejection = if refreshed {
-        Rejection::noted(Reason::UnknownKey, "no published key has the token's kid")
-    } else {
-        let note = "the token's kid is unknown and the keys could not be refreshed";
-        Rejection::noted(Reason::KeysUnavailable, note)
-    };
-    issuer.metrics.refused(&rejection.reason);
-    rejection
 }
 
 /// Has an issuer asked about a token, and its answer judged. A decision that is given what came of

@@ -1,7 +1,7 @@
 //! What `[issuer.*]` asks of tokens, compiled; every mistake in it noted.
 
 use crate::at;
-use crate::authn::verify::IssuerRules;
+use crate::authn::verify::{self, IssuerRules};
 use crate::config::{self, Alg, Mistake};
 use crate::headers;
 use crate::identity::ClaimRef;
@@ -71,7 +71,7 @@ pub(super) fn rules(
         token_types: issuer
             .token_types
             .iter()
-            .map(|typ| typ.as_str().into())
+            .map(|typ| verify::bare_type(typ).into())
             .collect(),
         leeway: seconds(issuer.leeway),
         max_token_bytes: issuer.max_token_bytes.as_usize(),
@@ -135,5 +135,26 @@ fn algorithm_of(algorithm: Alg) -> Algorithm {
         Alg::ES256 => Algorithm::ES256,
         Alg::ES384 => Algorithm::ES384,
         Alg::EdDSA => Algorithm::EdDSA,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_types_may_be_whole_media_types() {
+        let issuer = config::Issuer {
+            audiences: vec!["a".to_owned()],
+            token_types: ["application/at+jwt", "Application/JWT", "x", "app"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..config::Issuer::default()
+        };
+        let mut mistakes = Vec::new();
+        let rules = rules("a", &issuer, "https://a.example/", &mut mistakes);
+        let types: Vec<&str> = rules.token_types.iter().map(|typ| &**typ).collect();
+        assert_eq!(types, ["at+jwt", "JWT", "x", "app"]);
+        assert!(mistakes.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use crate::authn::verify::IssuerRules;
 use crate::config::{self, Config, Mistake};
 use crate::introspection::{Asking, Introspection};
 use crate::keys::fetch::Source;
-use crate::keys::{CacheFile, KeyPolicy, KeyStore, folder_of};
+use crate::keys::{CacheFile, Endpoints, KeyPolicy, KeyStore, folder_of};
 use crate::outbound::{Outbound, check_url};
 use crate::telemetry::metrics::IssuerMetrics;
 use http::{HeaderValue, Uri};
@@ -137,7 +137,9 @@ fn provider(
         (Some(known), _) => (Arc::clone(&known.issuer.keys), known.source.clone()),
         (None, Some(known)) if found_alike(&known.config, config) => {
             let keys = KeyStore::new(policy(config));
-            keys.inherit(&known.issuer.keys);
+            keys.inherit(&known.issuer.keys, |found| {
+                revised(found, &known.source, &source)
+            });
             (Arc::new(keys), source)
         }
         (None, _) => (Arc::new(KeyStore::new(policy(config))), source),
@@ -176,6 +178,24 @@ fn found_alike(a: &config::Issuer, b: &config::Issuer) -> bool {
         false => issuer.jwks_uri.clone(),
     };
     a.opaque == b.opaque && place(a) == place(b)
+}
+
+/// The endpoints as far as they are known under a changed file: what it says, else what discovery
+/// has found. What only the file before said is forgotten.
+fn revised(found: &Endpoints, before: &Source, now: &Source) -> Endpoints {
+    let either = |now: &Option<Uri>, before: &Option<Uri>, found: &Option<Uri>| {
+        let found = found.clone().filter(|_| before.is_none());
+        now.clone().or(found)
+    };
+    Endpoints {
+        jwks: either(&now.jwks, &before.jwks, &found.jwks),
+        token: either(&now.token, &before.token, &found.token),
+        introspection: either(
+            &now.introspection,
+            &before.introspection,
+            &found.introspection,
+        ),
+    }
 }
 
 fn policy(config: &config::Issuer) -> KeyPolicy {

@@ -65,6 +65,8 @@ metrics! {
     jwks_fetches_total: IntCounterVec ["issuer", "result"],
     /// Unix time of the last good fetch of an issuer's keys.
     jwks_last_success_timestamp_seconds: IntGaugeVec ["issuer"],
+    /// Unix time until which an issuer's keys are fresh; in the past only if they could not be fetched again.
+    jwks_fresh_until_timestamp_seconds: IntGaugeVec ["issuer"],
     /// Usable keys of an issuer.
     jwks_keys: IntGaugeVec ["issuer"],
     /// Questions to an issuer about an opaque token, by result (active, inactive or error).
@@ -268,17 +270,17 @@ impl IssuerMetrics {
             .inc();
     }
 
-    /// Notes a good fetch of keys.
-    pub fn keys_fetched(&self, keys: usize, at: i64) {
+    /// Notes a good fetch of keys: how many, when, and until when they are fresh.
+    pub fn keys_fetched(&self, keys: usize, at: i64, fresh_until: i64) {
         self.all
             .jwks_fetches_total
             .with_label_values(&[&*self.name, "ok"])
             .inc();
-        self.keys_known(keys, at);
+        self.keys_known(keys, at, fresh_until);
     }
 
-    /// Notes which keys are in use, and when they were fetched.
-    pub fn keys_known(&self, keys: usize, at: i64) {
+    /// Notes how many keys are in use, when they were fetched, and until when they are fresh.
+    pub fn keys_known(&self, keys: usize, at: i64, fresh_until: i64) {
         let name: &str = &self.name;
         self.all
             .jwks_keys
@@ -288,6 +290,10 @@ impl IssuerMetrics {
             .jwks_last_success_timestamp_seconds
             .with_label_values(&[name])
             .set(at);
+        self.all
+            .jwks_fresh_until_timestamp_seconds
+            .with_label_values(&[name])
+            .set(fresh_until);
     }
 
     /// Notes a failed fetch of keys.

@@ -153,6 +153,7 @@ async fn every_metric_is_there_with_its_labels() {
         ("verified_token_cache_requests_total", "counter", "result"),
         ("jwks_fetches_total", "counter", "issuer result"),
         ("jwks_last_success_timestamp_seconds", "gauge", "issuer"),
+        ("jwks_fresh_until_timestamp_seconds", "gauge", "issuer"),
         ("jwks_keys", "gauge", "issuer"),
         (
             "oauth_requests_total",

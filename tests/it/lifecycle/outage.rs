@@ -1,9 +1,12 @@
 //! A day without the issuer, simulated: nothing is lost, then everything is refused, then all is well.
 
-use crate::harness::{CONFIG, World, assert_refused, eventually, nobody};
+use crate::harness::{CONFIG, World, assert_refused, eventually, nobody, with_lines};
 use bonterra_gateway::demo::auth::AuthOptions;
 use serde_json::json;
 use std::time::Duration;
+
+const FETCHED: &str = "gateway_jwks_last_success_timestamp_seconds{issuer=\"bonterra\"}";
+const FRESH_UNTIL: &str = "gateway_jwks_fresh_until_timestamp_seconds{issuer=\"bonterra\"}";
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -26,7 +29,7 @@ async fn a_day_without_the_issuer_costs_no_valid_request() {
     world.auth.stop().await;
     let mut served = 1;
     for hour in 1..=24 {
-        // A minute short of the day at the end: the age of the keys counts from their fetch.
+        // A minute short of the day at the end: requests take time too.
         clock.advance(if hour == 24 {
             HOUR - Duration::from_secs(60)
         } else {
@@ -70,10 +73,60 @@ async fn a_day_without_the_issuer_costs_no_valid_request() {
 
     world.auth.restart().await.expect("the same port");
     eventually("served again", async || grants.send().await.status == 200).await;
-    let fetched = "gateway_jwks_last_success_timestamp_seconds{issuer=\"bonterra\"}";
-    let at = world.gateway.metric(fetched).await;
+    let at = world.gateway.metric(FETCHED).await;
     assert!(
         at >= (start + 86_400) as f64,
         "by the clock that keys age by"
     );
+}
+
+/// What the issuer allows comes first, then what the configuration allows.
+#[tokio::test]
+async fn max_stale_begins_where_freshness_ends() {
+    let options = AuthOptions {
+        listen: nobody(),
+        jwks_cache_control: "max-age=86400".to_owned(),
+        ..AuthOptions::default()
+    };
+    let config = with_lines(CONFIG, "[issuer.bonterra.jwks]", "max_stale = \"1h\"");
+    let world = World::of(options, &config).await;
+    let clock = world.gateway.app.clock();
+    let token = world.token_with(json!({ "exp": clock.now() + 7 * 86_400 }));
+    let grants = world.get("/grants/1").bearer(&token);
+    let fetched = world.gateway.metric(FETCHED).await;
+    assert_eq!(world.gateway.metric(FRESH_UNTIL).await, fetched + 86_400.0);
+
+    clock.advance(HOUR * 2);
+    assert_eq!(grants.send().await.status, 200, "the issuer is well");
+    assert_eq!(world.auth.counts().jwks, 1, "and need not be asked");
+    world.auth.stop().await;
+    clock.advance(HOUR * 23 - Duration::from_secs(60));
+    assert_eq!(grants.send().await.status, 200, "nearly an hour stale");
+    clock.advance(Duration::from_secs(120));
+    let reply = grants.send().await;
+    assert_refused(&world.gateway, &reply, 503, "keys_unavailable", "grants").await;
+    assert_eq!(world.echo.seen().len(), 2);
+}
+
+/// A machine that was suspended, or whose clock was set: the time to fetch was slept through.
+#[tokio::test]
+async fn a_clock_that_jumps_past_everything_costs_a_moment() {
+    let options = AuthOptions {
+        jwks_cache_control: "max-age=86400".to_owned(),
+        ..AuthOptions::default()
+    };
+    for remembered in [true, false] {
+        let world = World::of(options.clone(), CONFIG).await;
+        let clock = world.gateway.app.clock();
+        let token = world.token_with(json!({ "exp": clock.now() + 7 * 86_400 }));
+        let grants = world.get("/grants/1").bearer(&token);
+        if remembered {
+            assert_eq!(grants.send().await.status, 200);
+        }
+        clock.advance(HOUR * 72);
+        let reply = grants.send().await;
+        assert_refused(&world.gateway, &reply, 503, "keys_unavailable", "grants").await;
+        eventually("served again", async || grants.send().await.status == 200).await;
+        assert_eq!(world.auth.counts().jwks, 2, "asked once");
+    }
 }

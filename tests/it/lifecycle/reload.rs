@@ -1,12 +1,13 @@
 //! A changed file is in force as a whole or not at all, and no request notices.
 
-use crate::harness::{CONFIG, World, eventually, nobody, within};
-use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
+use crate::harness::{CONFIG, World, eventually, nobody, with_lines, within};
+use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth, Endpoint, Fault};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 const SUCCESSFUL: &str = "gateway_config_last_reload_successful";
 
@@ -365,6 +366,67 @@ async fn an_issuer_that_is_down_does_not_hold_a_reload_up_for_ever() {
     assert_eq!(status, 200, "{text}");
     assert_eq!(world.generation().await, "2");
     assert_eq!(world.authorized("/grants/1").send().await.status, 200);
+}
+
+/// It has loaded the old snapshot and waits for a fetch that only the old fetcher carries out.
+#[tokio::test]
+async fn a_reload_keeps_the_fetch_that_a_request_waits_for() {
+    let world = World::with(&CONFIG.replace("cooldown = \"1s\"", "cooldown = \"0s\"")).await;
+    world.auth.rotate();
+    world.auth.rotate();
+    let before = world.auth.counts().jwks;
+    let slow = Fault::Slow(Duration::from_secs(2));
+    world.auth.set_fault(Endpoint::Jwks, Some(slow));
+    let token = world.auth.token();
+    let grants = world.get("/grants/1").bearer(&token);
+    let waiting = tokio::spawn(async move { grants.send().await });
+    eventually("the fetch", async || world.auth.counts().jwks > before).await;
+    world.write(&world.read().replace("min_ttl = \"1s\"", "min_ttl = \"2s\""));
+    assert_eq!(world.reload().await.0, 200);
+    let reply = waiting.await.expect("no panic");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+/// Credentials go where the file in force says, even while discovery cannot be asked.
+#[tokio::test]
+async fn a_changed_token_endpoint_is_in_force_at_once() {
+    let world = World::start().await;
+    let second = BonterraAuth::start(AuthOptions::default())
+        .await
+        .expect("issuer");
+    let machine = [
+        ("grant_type", "client_credentials"),
+        ("client_id", "demo-client"),
+        ("client_secret", "demo-secret"),
+    ];
+    let ask = async || world.post("/oauth/token").form(&machine).send().await;
+    assert_eq!(ask().await.status, 200);
+    let asked = || (world.auth.counts().token, second.counts().token);
+    assert_eq!(asked(), (1, 0));
+
+    world
+        .auth
+        .set_fault(Endpoint::Discovery, Some(Fault::Garbage));
+    let discovered = world.read();
+    let line = format!("token_endpoint = \"{}oauth/token\"", second.issuer());
+    world.write(&with_lines(&discovered, "[issuer.bonterra]", &line));
+    assert_eq!(world.reload().await.0, 200);
+    assert_eq!(ask().await.status, 200);
+    assert_eq!(asked(), (1, 1));
+    assert_eq!(
+        world.authorized("/grants/1").send().await.status,
+        200,
+        "the keys are kept"
+    );
+
+    // Taken out again, it is nowhere until discovery has found one.
+    world.write(&discovered);
+    assert_eq!(world.reload().await.0, 200);
+    assert_eq!(ask().await.status, 503);
+    assert_eq!(asked(), (1, 1));
+    world.auth.set_fault(Endpoint::Discovery, None);
+    eventually("found", async || ask().await.status == 200).await;
+    assert_eq!(asked(), (2, 1));
 }
 
 #[tokio::test]
