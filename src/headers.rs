@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// The name by which the gateway signs `Via`.
@@ -345,7 +346,7 @@ pub fn encode_claim(value: &Value) -> Option<HeaderValue> {
                 .iter()
                 .map(|item| guard_edges(encoded(item)).replace(',', "%2C"))
                 .collect();
-            members.join(",")
+            Cow::Owned(members.join(","))
         }
         other => guard_edges(encoded(other)),
     };
@@ -354,27 +355,34 @@ pub fn encode_claim(value: &Value) -> Option<HeaderValue> {
 
 /// Spaces at either end are not part of a field value (RFC 9110 §5.5) nor of a member of a list
 /// (§5.6.1), so they are encoded too.
-fn guard_edges(text: String) -> String {
+fn guard_edges(text: Cow<'_, str>) -> Cow<'_, str> {
     let inner = text.trim_matches(' ');
     if inner.len() == text.len() {
         return text;
     }
     let before = text.len() - text.trim_start_matches(' ').len();
     let after = text.len() - before - inner.len();
-    format!("{}{inner}{}", "%20".repeat(before), "%20".repeat(after))
+    Cow::Owned(format!(
+        "{}{inner}{}",
+        "%20".repeat(before),
+        "%20".repeat(after)
+    ))
 }
 
 fn is_scalar(value: &Value) -> bool {
     !matches!(value, Value::Array(_) | Value::Object(_))
 }
 
-fn encoded(value: &Value) -> String {
+/// Most claims are plain text, which is borrowed.
+fn encoded(value: &Value) -> Cow<'_, str> {
     match value {
-        Value::String(text) => utf8_percent_encode(text, &ENCODED).to_string(),
-        Value::Null => String::new(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => utf8_percent_encode(text, &ENCODED).into(),
+        Value::Null => Cow::Borrowed(""),
+        Value::Bool(true) => Cow::Borrowed("true"),
+        Value::Bool(false) => Cow::Borrowed("false"),
+        Value::Number(number) => Cow::Owned(number.to_string()),
         Value::Array(_) | Value::Object(_) => {
-            utf8_percent_encode(&value.to_string(), &ENCODED).to_string()
+            Cow::Owned(utf8_percent_encode(&value.to_string(), &ENCODED).to_string())
         }
     }
 }

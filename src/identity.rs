@@ -109,6 +109,12 @@ impl TokenDigest {
     }
 }
 
+impl AsRef<[u8]> for TokenDigest {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl fmt::Debug for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Enough to tell two apart in a log, too little to look a token up by.

@@ -7,7 +7,7 @@ use super::token::{Form, UnverifiedToken};
 use super::{Issuer, Issuers, Need, Outcome, Unverified, verify};
 use crate::identity::{Identity, TokenDigest, UnixSeconds};
 use crate::introspection::Caller;
-use crate::keys::{KeySet, VerificationKey};
+use crate::keys::{KeySet, Message, VerificationKey};
 use crate::rejection::{Reason, Rejection};
 use crate::steps::{self, Steps};
 use crate::telemetry::metrics::IssuerMetrics;
@@ -246,7 +246,10 @@ impl<'a> Case<'a> {
         steps.passed("keys", || {
             format!("[issuer.{}] publishes {}", issuer.rules.name, set.len())
         });
-        let key = match signing_key(set, &token, algorithm, steps) {
+        // Hashed once, for the signature and to be known by if it is revoked.
+        let message = Message::of(token.signed);
+        let content = message.digest();
+        let key = match signing_key(set, &token, &message, algorithm, steps) {
             Ok(Some(key)) => key,
             Ok(None) => return needs_keys(None),
             Err(rejection) if token.key_id().is_none() => {
@@ -257,7 +260,6 @@ impl<'a> Case<'a> {
         steps.passed("signature", || {
             format!("{algorithm:?}, verified by {key:?}")
         });
-        let content = token.content();
         let identity = verify::claims(&issuer.rules, token.claims, self.now, steps);
         let entry = Verified {
             identity: Arc::new(identity.map_err(dear)?),
@@ -275,6 +277,7 @@ impl<'a> Case<'a> {
 fn signing_key(
     set: &KeySet,
     token: &UnverifiedToken<'_>,
+    message: &Message<'_>,
     algorithm: Algorithm,
     steps: &mut impl Steps,
 ) -> Result<Option<Arc<VerificationKey>>, Rejection> {
@@ -287,7 +290,7 @@ fn signing_key(
             return Ok(None);
         };
         steps.checking("signature", || format!("{algorithm:?} by {key:?}"));
-        verify::signature(token, key, algorithm)?;
+        verify::signature(token, message, key, algorithm)?;
         return Ok(Some(Arc::clone(key)));
     }
     let mut outcome = Err(Rejection::noted(
@@ -298,7 +301,7 @@ fn signing_key(
         steps.checking("signature", || {
             format!("{algorithm:?}; the token names no key, and no published key verifies it")
         });
-        outcome = verify::signature(token, key, algorithm).map(|()| Some(Arc::clone(key)));
+        outcome = verify::signature(token, message, key, algorithm).map(|()| Some(Arc::clone(key)));
         if outcome.is_ok() {
             break;
         }

@@ -14,6 +14,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How much may be known: `[token_cache]`.
@@ -86,6 +87,7 @@ pub struct KnownTokens {
     bounds: Bounds,
     verified: Cache<TokenDigest, Arc<Verified>, DigestHasher>,
     refused: Cache<TokenDigest, Arc<Refused>, DigestHasher>,
+    any_refused: AtomicBool,
     /// What has been revoked since.
     store: Arc<SharedStore>,
     pub(super) metrics: TokenCacheMetrics,
@@ -151,6 +153,7 @@ impl KnownTokens {
             bounds,
             verified,
             refused,
+            any_refused: AtomicBool::new(false),
             store,
             metrics,
         }
@@ -168,7 +171,10 @@ impl KnownTokens {
 
     /// A refused token. The caller checks that the rules and the ground are still the same.
     pub fn refused(&self, digest: &TokenDigest) -> Option<Arc<Refused>> {
-        self.refused.get(digest)
+        // As long as nothing was ever refused, new tokens pay nothing for it.
+        self.any_refused
+            .load(Relaxed)
+            .then(|| self.refused.get(digest))?
     }
 
     /// Whether this token has been revoked. `issuer` is the one whose token it is.
@@ -187,6 +193,7 @@ impl KnownTokens {
     pub fn remember_refusal(&self, digest: TokenDigest, entry: Refused) {
         let early = entry.rejection.reason == Reason::NotYetValid;
         if !(early && matches!(entry.ground, Ground::Keys(_))) {
+            self.any_refused.store(true, Relaxed);
             self.refused.insert(digest, Arc::new(entry));
         }
     }

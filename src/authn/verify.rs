@@ -5,7 +5,7 @@
 use super::token::UnverifiedToken;
 use crate::headers::encode_claim;
 use crate::identity::{ClaimRef, Claims, Identity, Members, Scopes, UnixSeconds};
-use crate::keys::VerificationKey;
+use crate::keys::{Message, VerificationKey};
 use crate::rejection::{Reason, Rejection};
 use crate::steps::{self, Steps};
 use http::HeaderName;
@@ -103,13 +103,14 @@ pub fn bare_type(typ: &str) -> &str {
     }
 }
 
-/// Checks the signature with one key.
+/// Checks the signature with one key. `message` is what it covers.
 ///
 /// # Errors
 /// [`Reason::AlgorithmNotAllowed`] if the key is of another kind than `alg` says,
 /// [`Reason::BadSignature`] otherwise.
 pub fn signature(
     token: &UnverifiedToken<'_>,
+    message: &Message<'_>,
     key: &VerificationKey,
     algorithm: Algorithm,
 ) -> Result<(), Rejection> {
@@ -119,7 +120,7 @@ pub fn signature(
             "alg does not fit the key that kid names",
         ));
     }
-    if key.verify(algorithm, token.signed.as_bytes(), &token.signature) {
+    if key.verify(algorithm, message, &token.signature) {
         Ok(())
     } else {
         Err(Reason::BadSignature.into())

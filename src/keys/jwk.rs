@@ -1,7 +1,7 @@
 //! One JWK (RFC 7517 §4) as a verification key, or the reason why it is of no use. Every number in
 //! it is looked at here or by the cryptographic library, once, before any token is.
 
-use super::verifier::{Curve, PublicKey, Verifiers};
+use super::verifier::{Curve, Message, PublicKey, Verifiers};
 use crate::identity::Members;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -108,7 +108,7 @@ impl VerificationKey {
 
     /// Whether `signature` is this key's over `message`. Never so for an algorithm that does not
     /// [fit](Self::fits).
-    pub fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+    pub fn verify(&self, algorithm: Algorithm, message: &Message<'_>, signature: &[u8]) -> bool {
         self.verifiers.verify(algorithm, message, signature)
     }
 

@@ -1,6 +1,7 @@
 //! Table tests of `jwks` and `jwk`, with real keys: each row of ADVERSARY's "JWKS:" line.
 
 use super::*;
+use crate::keys::Message;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{
@@ -242,7 +243,7 @@ fn a_key_of_small_order_has_a_signature_for_everything() {
     one[0] = 1;
     let key = Verifiers::parse(PublicKey::Ed25519(&one), None).expect("the library takes it");
     let forged = [one, [0; 32]].concat();
-    assert!(key.verify(Algorithm::EdDSA, b"whatever you like", &forged));
+    assert!(key.verify(Algorithm::EdDSA, &Message::of("whatever you like"), &forged));
 }
 
 #[test]
@@ -450,7 +451,11 @@ fn a_kept_key_verifies_as_jsonwebtoken_does() {
             altered.push(one);
         }
         for (number, signature) in altered.into_iter().enumerate() {
-            let ours = key.verify(algorithm, message, &signature);
+            let ours = key.verify(
+                algorithm,
+                &Message::of(std::str::from_utf8(message).expect("text")),
+                &signature,
+            );
             assert_eq!(ours, number == 0, "{algorithm:?} {number}");
             assert_eq!(
                 ours,
@@ -458,7 +463,7 @@ fn a_kept_key_verifies_as_jsonwebtoken_does() {
                 "{algorithm:?} {number}"
             );
         }
-        assert!(!key.verify(algorithm, b"header.payloae", &good));
+        assert!(!key.verify(algorithm, &Message::of("header.payloae"), &good));
         for other in [RSA_ALGORITHMS.as_slice(), &OTHER_ALGORITHMS].concat() {
             let same_kind = RSA_ALGORITHMS.contains(&algorithm) && RSA_ALGORITHMS.contains(&other);
             assert_eq!(
@@ -467,7 +472,11 @@ fn a_kept_key_verifies_as_jsonwebtoken_does() {
                 "{algorithm:?} {other:?}"
             );
             assert_eq!(
-                key.verify(other, message, &good),
+                key.verify(
+                    other,
+                    &Message::of(std::str::from_utf8(message).expect("text")),
+                    &good
+                ),
                 other == algorithm,
                 "{algorithm:?} {other:?}"
             );

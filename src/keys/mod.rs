@@ -16,3 +16,4 @@ pub use jwk::VerificationKey;
 pub use jwks::KeySet;
 pub use last_known_good::{CacheFile, folder_of};
 pub use store::{Endpoints, KeyPolicy, KeyStatus, KeyStore};
+pub use verifier::Message;

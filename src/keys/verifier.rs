@@ -6,6 +6,8 @@
 //! parsed form instead: the algorithms are those of `jsonwebtoken`'s AWS-LC provider, one by one,
 //! and a test holds that both say the same of every signature.
 
+use crate::identity::TokenDigest;
+use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
@@ -50,6 +52,14 @@ const RSA: [Served; 6] = [
 const P256: [Served; 1] = [(Algorithm::ES256, &ECDSA_P256_SHA256_FIXED)];
 const P384: [Served; 1] = [(Algorithm::ES384, &ECDSA_P384_SHA384_FIXED)];
 const EDWARDS: [Served; 1] = [(Algorithm::EdDSA, &ED25519)];
+
+/// What a signature covers, with its SHA-256: hashed once, for several signatures and for being
+/// known by. The two belong together, so only [`Message::of`] makes one.
+#[derive(Clone, Copy)]
+pub struct Message<'t> {
+    text: &'t str,
+    digest: TokenDigest,
+}
 
 // === impl Verifiers ===
 
@@ -106,14 +116,43 @@ impl Verifiers {
     }
 
     /// Whether `signature` is this key's over `message`, by an algorithm that it serves.
-    pub(super) fn verify(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
-        self.ready(algorithm)
-            .is_some_and(|key| key.verify_sig(message, signature).is_ok())
+    pub(super) fn verify(
+        &self,
+        algorithm: Algorithm,
+        message: &Message<'_>,
+        signature: &[u8],
+    ) -> bool {
+        let Some(key) = self.ready(algorithm) else {
+            return false;
+        };
+        if !matches!(
+            algorithm,
+            Algorithm::RS256 | Algorithm::PS256 | Algorithm::ES256
+        ) {
+            return key.verify_sig(message.text.as_bytes(), signature).is_ok();
+        }
+        // What has been hashed once need not be hashed again.
+        Digest::import_less_safe(message.digest.as_ref(), &SHA256)
+            .and_then(|digest| key.verify_digest_sig(&digest, signature))
+            .is_ok()
     }
 
     fn ready(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
         let mut all = self.0.iter();
         all.find(|(own, _)| *own == algorithm).map(|(_, key)| key)
+    }
+}
+
+impl<'t> Message<'t> {
+    /// Hashes what a signature covers.
+    pub fn of(text: &'t str) -> Self {
+        let digest = TokenDigest::of(text);
+        Self { text, digest }
+    }
+
+    /// Its SHA-256.
+    pub fn digest(&self) -> TokenDigest {
+        self.digest
     }
 }
 
