@@ -65,7 +65,7 @@ impl<'t> Form<'t> {
 }
 
 /// RFC 6750 §2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-fn is_b64token(text: &str) -> bool {
+pub(crate) fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     let plain =
         |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
