@@ -37,12 +37,12 @@ pub fn bearer<'r>(view: &RequestView<'r>) -> Result<Option<&'r str>, Rejection> 
     let token = rest.strip_prefix(b" ").map(<[u8]>::trim_ascii_end);
     let token = token.and_then(|token| std::str::from_utf8(token).ok());
     match token.map(|token| token.trim_start_matches(' ')) {
-        Some(token) if !token.is_empty() => Ok(Some(token)),
+        Some(token) if token.starts_with(|c: char| c.is_ascii_graphic()) => Ok(Some(token)),
         // Bent, but meant for one: taken for none, it would pass where none is asked for, on to
         // whoever reads it in another way.
         _ => Err(Rejection::noted(
             Reason::MalformedToken,
-            "behind the scheme `Bearer` there is no space, nothing, or no text",
+            "behind the scheme `Bearer` there is no space, nothing, or no token",
         )),
     }
 }
