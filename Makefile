@@ -6,6 +6,7 @@ SHELL := /bin/bash
 TOOLS := target/tools
 PROMETHEUS := deploy/prometheus
 SECONDS := 60
+SEED :=
 
 .PHONY: help demo test lint fuzz bench docs
 
@@ -38,9 +39,9 @@ lint: $(TOOLS)/cargo-deny $(TOOLS)/promtool ## formatting, clippy, documentation
 	$(TOOLS)/promtool check rules $(PROMETHEUS)/alerts.yml
 
 # Clippy sees the fuzzed properties in `make lint`: tests/it mounts them.
-fuzz: ## every fuzz target for SECONDS, 60 unless given: make fuzz SECONDS=10
+fuzz: ## every fuzz target for SECONDS, 60 unless given: make fuzz SECONDS=10; SEED=1 for always the same
 	@command -v g++ >/dev/null || { apt-get -q update; apt-get -q install -y --no-install-recommends g++; }
-	@fuzz/run.sh $(SECONDS)
+	@SEED=$(SEED) fuzz/run.sh $(SECONDS)
 
 bench: ## criterion, then the gateway side by side with other proxies
 	cargo bench --locked --bench '*'

@@ -1,8 +1,9 @@
-//! What a flood of unknown key ids does to valid traffic: its latency with and without the flood,
-//! in turns, and how often the issuer was asked for keys.
+//! What a flood of unknown key ids does to valid traffic: its latency before, during and after one
+//! uninterrupted flood of a minute, and how often the issuer was asked for keys meanwhile.
 //!
 //! Everything runs in this process on loopback: issuer, upstream, gateway with one worker, clients.
-//! `SECONDS=5 cargo bench --bench flood` for a quick look; the flood lasts three times as long.
+//! `SECONDS=5 cargo bench --bench flood` for a quick look: each of the three stretches has three
+//! rounds of so many seconds, 20 unless given.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -80,30 +81,51 @@ async fn main() {
     let good: Arc<str> = auth.token().into();
 
     traffic(gateway, &good, Duration::from_secs(1)).await;
+    let stretch = || rounds(gateway, &good, span);
+    let before = stretch().await;
     let fetched = auth.counts().jwks;
-    let started = Instant::now();
-    let (mut quiet, mut flooded) = (Vec::new(), Vec::new());
-    let mut sent = 0;
-    for _ in 0..ROUNDS {
-        quiet.push(traffic(gateway, &good, span).await);
-        let flood = Flood::start(gateway, &good).await;
-        flooded.push(traffic(gateway, &good, span).await);
-        sent += flood.stop().await;
-    }
+    let flood = Flood::start(gateway, &good);
+    let flooded = stretch().await;
+    let (sent, lasted) = flood.stop().await;
     let fetches = auth.counts().jwks - fetched;
-    let cooldowns = started.elapsed().as_secs() / COOLDOWN.as_secs() + 1;
-    println!("{RATE} valid requests/s, {ROUNDS} rounds of {seconds} s without and with a flood");
+    let after = stretch().await;
+
+    println!(
+        "{RATE} valid requests/s, {ROUNDS} rounds of {seconds} s before, during and after a flood"
+    );
     println!("         p50 µs  p99 µs   (medians of the rounds)");
-    for (name, rounds) in [("quiet", &mut quiet), ("flooded", &mut flooded)] {
+    for (name, rounds) in [
+        ("before", &before),
+        ("flooded", &flooded),
+        ("after", &after),
+    ] {
         println!("{name:8} {:6}  {:6}", median(rounds, 0), median(rounds, 1));
     }
-    println!("{sent} requests with an unknown kid, all refused; {fetches} fetches of keys");
+    let quiet = [before, after].concat();
+    for (column, name) in [(0, "p50"), (1, "p99")] {
+        let ratio = median(&flooded, column) as f64 / median(&quiet, column) as f64;
+        println!("{name}: {ratio:.2} of the quiet rounds, before and after");
+    }
+    let cooldowns = lasted.as_secs() / COOLDOWN.as_secs() + 1;
+    println!(
+        "{sent} requests with an unknown kid in {} s, all refused; {fetches} fetches of keys",
+        lasted.as_secs()
+    );
     println!(
         "(a fetch each {} s allowed: {cooldowns})",
         COOLDOWN.as_secs()
     );
     assert!(fetches <= cooldowns, "more fetches than cool-downs");
     app.end().await;
+}
+
+/// The latencies of valid requests, round by round without a pause.
+async fn rounds(gateway: SocketAddr, token: &Arc<str>, span: Duration) -> Vec<[u128; 2]> {
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        rounds.push(traffic(gateway, token, span).await);
+    }
+    rounds
 }
 
 /// Sends valid requests at a steady rate; their latency in µs as (p50, p99), counted from when each
@@ -134,13 +156,14 @@ async fn traffic(gateway: SocketAddr, token: &Arc<str>, span: Duration) -> [u128
 }
 
 struct Flood {
+    started: Instant,
     on: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     tasks: JoinSet<()>,
 }
 
 impl Flood {
-    async fn start(gateway: SocketAddr, good: &str) -> Self {
+    fn start(gateway: SocketAddr, good: &str) -> Self {
         let (on, sent) = (Arc::new(AtomicBool::new(true)), Arc::default());
         let mut tasks = JoinSet::new();
         // Everything but the key id is right, so nothing cheaper refuses them.
@@ -160,13 +183,19 @@ impl Flood {
                 }
             });
         }
-        Self { on, sent, tasks }
+        Self {
+            started: Instant::now(),
+            on,
+            sent,
+            tasks,
+        }
     }
 
-    async fn stop(self) -> u64 {
+    /// How many were refused, in which time.
+    async fn stop(self) -> (u64, Duration) {
         self.on.store(false, Relaxed);
         self.tasks.join_all().await;
-        self.sent.load(Relaxed)
+        (self.sent.load(Relaxed), self.started.elapsed())
     }
 }
 
@@ -191,7 +220,10 @@ async fn ask(sender: &mut SendRequest<Empty<Bytes>>, token: &str) -> u16 {
     status
 }
 
-fn median(rounds: &mut [[u128; 2]], column: usize) -> u128 {
-    rounds.sort_unstable_by_key(|round| round[column]);
-    rounds[rounds.len() / 2][column]
+/// Of an even number the mean of the two in the middle.
+fn median(rounds: &[[u128; 2]], column: usize) -> u128 {
+    let mut values: Vec<u128> = rounds.iter().map(|round| round[column]).collect();
+    values.sort_unstable();
+    let middle = values.len() / 2;
+    (values[(values.len() - 1) / 2] + values[middle]) / 2
 }

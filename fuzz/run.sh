@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets and runs them one after the other: fuzz/run.sh [SECONDS [TARGET…]]
+# Builds the fuzz targets and runs them one after the other: [SEED=NUMBER] fuzz/run.sh [SECONDS [TARGET…]]
 # Starts from the kept corpus and from what earlier runs found; writes to target/fuzz and fuzz/artifacts only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,7 +28,7 @@ for target in "${targets[@]}"; do
     status=0
     "$out/$triple/debug/$target" "$found" "fuzz/corpus/$target" \
         -dict="fuzz/dictionaries/$target.dict" -artifact_prefix="$crashes/" \
-        -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+        -seed="${SEED:-0}" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
         >"$log" 2>&1 || status=$?
     if [ $status = 0 ]; then
         awk -v target="$target" '

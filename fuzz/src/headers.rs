@@ -1,7 +1,7 @@
 //! An upstream can trust what it reads: identity comes from the gateway alone, what is between two hops ends here,
 //! and nothing else is changed.
 
-use super::{Outcome, head};
+use super::{Outcome, lines};
 use bonterra_gateway::headers::{
     Forwarding, HeaderRules, IdentityGuard, towards_client, towards_upstream,
 };
@@ -55,8 +55,8 @@ struct Way {
 
 /// Checks header lines, as a client or an upstream might send them.
 pub fn check(data: &[u8]) -> Outcome {
-    let lines = data.split(|byte| *byte == b'\n').map(head::without_cr);
-    let Some(sent) = head::fields(lines) else {
+    let lines = data.split(|byte| *byte == b'\n').map(lines::without_cr);
+    let Some(sent) = lines::fields(lines) else {
         return Outcome::Refused;
     };
     client(&sent);

@@ -6,10 +6,13 @@
 
 pub mod claims;
 pub mod config;
-mod head;
+mod cuts;
+pub mod form;
+pub mod head;
 pub mod headers;
 mod json;
 pub mod jwks;
+mod lines;
 pub mod oauth;
 pub mod request;
 pub mod token;
@@ -27,9 +30,11 @@ pub enum Outcome {
 pub type Property = fn(&[u8]) -> Outcome;
 
 /// All properties by the name of their target and of their corpus.
-pub const ALL: [(&str, Property); 7] = [
+pub const ALL: [(&str, Property); 9] = [
     ("claims", claims::check),
     ("config", config::check),
+    ("form", form::check),
+    ("head", head::check),
     ("headers", headers::check),
     ("jwks", jwks::check),
     ("oauth", oauth::check),

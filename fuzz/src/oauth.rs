@@ -2,7 +2,7 @@
 //! others; what is refused is refused without a word of what was sent.
 
 use super::json::Json;
-use super::{Outcome, head};
+use super::{Outcome, lines};
 use bonterra_gateway::oauth::form::{MAX_PARAMETERS, Params};
 use bonterra_gateway::oauth::token::decide;
 use bonterra_gateway::oauth::{Grant, OAuthError, Surface};
@@ -51,10 +51,10 @@ fn split(data: &[u8]) -> Option<(HeaderMap, &[u8])> {
     let mut lines = Vec::new();
     loop {
         let end = rest.iter().position(|byte| *byte == b'\n')?;
-        let line = head::without_cr(rest.get(..end)?);
+        let line = lines::without_cr(rest.get(..end)?);
         rest = rest.get(end + 1..)?;
         if line.is_empty() {
-            return Some((head::fields(lines.into_iter())?, rest));
+            return Some((lines::fields(lines.into_iter())?, rest));
         }
         lines.push(line);
     }

@@ -43,29 +43,17 @@ enum Segment {
 
 /// Shows a token. Returns the exit code.
 pub fn run(argument: Option<&str>) -> u8 {
-    let bytes = match argument {
-        None | Some("-") => match stdin::token() {
-            Ok(bytes) => bytes,
-            Err(error) => return stdin::unreadable(&error),
-        },
-        Some(token) => token.as_bytes().to_vec(),
+    let bytes = match stdin::given(argument.unwrap_or("-")) {
+        Ok(bytes) => bytes,
+        Err(error) => return stdin::unreadable(&error),
     };
     let text = String::from_utf8_lossy(&bytes);
-    match shown(bare(&text), unix_now()) {
+    match shown(stdin::bare(&text), unix_now()) {
         Some(text) => output::print(&text),
         None => output::fail(
             "this is no JWT: neither its first nor its second part is a JSON object in base64url",
             FAILED,
         ),
-    }
-}
-
-/// The token of a pasted header.
-fn bare(text: &str) -> &str {
-    let text = text.trim();
-    match text.split_at_checked(7) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer ") => token.trim(),
-        _ => text,
     }
 }
 
@@ -330,7 +318,7 @@ mod tests {
         ] {
             assert_eq!(told(text), None, "{text:?}");
         }
-        assert_eq!(bare(" bEARER  a.b.c \n"), "a.b.c");
+        assert_eq!(stdin::bare(" bEARER  a.b.c \n"), "a.b.c");
     }
 
     #[test]

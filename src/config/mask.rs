@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// What is shown instead.
-pub(super) const MASK: &str = "********";
+pub(crate) const MASK: &str = "********";
 
 /// Parts of a key that say that its value is nobody's business.
 const SENSITIVE: [&str; 7] = [
@@ -17,7 +17,7 @@ const SENSITIVE: [&str; 7] = [
 ];
 
 /// Whether the value of `key` must not be shown. Its `_file` and `_env` twins only say where the secret is.
-pub(super) fn is_sensitive(key: &str) -> bool {
+pub(crate) fn is_sensitive(key: &str) -> bool {
     let key = key.to_lowercase().replace('-', "_");
     let points_elsewhere = key.ends_with("_file") || key.ends_with("_env");
     !points_elsewhere && (key == "authorization" || SENSITIVE.iter().any(|word| key.contains(word)))
@@ -36,7 +36,7 @@ pub(super) fn mask(line: &str) -> (String, usize) {
 }
 
 /// `text` with the credentials of the URLs in it masked, and the offset from which it differs.
-pub(super) fn mask_credentials(text: &str) -> (String, usize) {
+pub(crate) fn mask_credentials(text: &str) -> (String, usize) {
     let (mut shown, mut rest, mut offset) = (String::new(), text, text.len());
     while let Some((before, after)) = rest.split_once("://") {
         shown.push_str(before);

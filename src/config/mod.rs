@@ -18,7 +18,7 @@ mod future;
 mod issuer;
 mod load;
 mod log;
-mod mask;
+pub(crate) mod mask;
 mod mistake;
 mod net;
 mod oauth;

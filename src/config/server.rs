@@ -21,7 +21,7 @@ pub struct Server {
     pub header_timeout: Dur,
     /// Between two requests of a connection.
     pub idle_timeout: Dur,
-    /// Between two reads of a request body.
+    /// Between two reads of a request body; and for all of a form's first 8 KiB, which are searched for a second token before anything is sent.
     pub body_timeout: Dur,
     /// Size of a request head at most; larger: 431.
     pub max_header_bytes: Size,

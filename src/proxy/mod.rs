@@ -19,7 +19,7 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A request that has been admitted, and all that came with it.
 #[derive(Debug)]
@@ -68,8 +68,9 @@ async fn dispatch(
     exchange: &mut Exchange,
 ) -> Result<Outcome, Rejection> {
     let upstream = &route.upstream;
+    let patience = errand.snapshot.limits.body_timeout;
     let (mut request, upload) = outgoing(errand, route, exchange)?;
-    let held = hold_back(request.body_mut(), route).await?;
+    let held = hold_back(request.body_mut(), route, patience).await?;
     let now = exchange.sent(
         &upstream.name,
         upload.as_ref().map(|state| Arc::clone(&state.bytes)),
@@ -90,18 +91,24 @@ async fn dispatch(
 /// Searches the beginning of a body that may hold no token, before anything is sent. What the client
 /// takes for that is taken off the route's `timeout`: the deadline that is left, if it had to be waited
 /// for and there is one.
-async fn hold_back(upload: &mut Upload, route: &Route) -> Result<Option<Instant>, Rejection> {
+///
+/// All of it has to come within `patience`, which is otherwise the time between two reads: there may
+/// be no `timeout`, and what is held back must not be held by a byte now and then.
+async fn hold_back(
+    upload: &mut Upload,
+    route: &Route,
+    patience: Duration,
+) -> Result<Option<Instant>, Rejection> {
     if !upload.is_searched() {
         return Ok(None);
     }
     let deadline = route.timeout.map(|timeout| Instant::now() + timeout);
-    let held = match route.timeout {
-        None => upload.hold_back().await,
-        Some(timeout) => pingora_timeout::timeout(timeout, upload.hold_back())
-            .await
-            .unwrap_or(Err(UploadFault::Stalled)),
-    };
-    held.map_err(broken_off)?;
+    let patience = route
+        .timeout
+        .map_or(patience, |timeout| timeout.min(patience));
+    let held = pingora_timeout::timeout(patience, upload.hold_back()).await;
+    held.unwrap_or(Err(UploadFault::Stalled))
+        .map_err(broken_off)?;
     Ok(deadline)
 }
 

@@ -1,7 +1,8 @@
 //! One client connection, from accept to close.
 
-use super::client::{Client, Socket};
+use super::client::Client;
 use super::drain::Stage;
+use super::stream::Socket;
 use super::{Shared, service, unparsed};
 use crate::rejection::{Reason, Rejection};
 use http::Request;

@@ -14,7 +14,7 @@ use std::fmt;
 
 /// A watcher of one connection.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     at: At,
     /// Heads that have come in whole.
     heads: u64,
@@ -24,7 +24,7 @@ pub(super) struct Watch {
 
 /// What is wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub enum Flaw {
     /// The request line is no three words, or not ended by CR LF.
     RequestLine,
     /// The target has a fragment, or a byte that has to be escaped in one (RFC 9112 §3.2).
@@ -105,9 +105,15 @@ impl std::error::Error for Flaw {}
 
 // === impl Watch ===
 
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Watch {
     /// A watcher of a connection's first byte.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             at: At::Start,
             heads: 0,
@@ -117,12 +123,12 @@ impl Watch {
     }
 
     /// Heads that have come in whole.
-    pub(super) fn heads(&self) -> u64 {
+    pub fn heads(&self) -> u64 {
         self.heads
     }
 
     /// Whether a head has begun and not come to its end.
-    pub(super) fn in_head(&self) -> bool {
+    pub fn in_head(&self) -> bool {
         matches!(self.at, At::Method | At::Target | At::Version | At::Fields)
     }
 
@@ -130,7 +136,7 @@ impl Watch {
     ///
     /// # Errors
     /// The first flaw, and the number of the request that has it: the first has number 1.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), (u64, Flaw)> {
+    pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), (u64, Flaw)> {
         while !bytes.is_empty() {
             bytes = match self.step(bytes) {
                 Ok(rest) => rest,

@@ -4,12 +4,13 @@ mod client;
 mod connection;
 mod decision;
 mod drain;
-mod head;
+pub mod head;
 mod id;
 mod listen;
 mod metadata;
 mod oauth;
 mod service;
+mod stream;
 mod unparsed;
 
 pub use decision::{Verdict, decide};

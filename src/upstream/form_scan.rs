@@ -12,7 +12,7 @@ const FORM: &[u8] = b"application/x-www-form-urlencoded";
 /// Names are compared as form readers decode them, `%5F` as `_`. `;` parts two parameters too: there
 /// are readers that take it so. A form in a content coding is not seen through.
 #[derive(Debug)]
-pub(super) struct FormScan(At);
+pub struct FormScan(At);
 
 #[derive(Debug, Clone, Copy)]
 enum At {
@@ -39,14 +39,20 @@ pub fn is_form(headers: &HeaderMap) -> bool {
 
 // === impl FormScan ===
 
+impl Default for FormScan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl FormScan {
     /// A scanner of a form's first byte.
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Self(At::Name(0))
     }
 
     /// Looks at what comes next; whether there has been a token.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) -> bool {
+    pub fn feed(&mut self, mut bytes: &[u8]) -> bool {
         while let Some((&byte, rest)) = bytes.split_first() {
             bytes = rest;
             self.0 = match (self.0, byte) {
@@ -73,7 +79,7 @@ impl FormScan {
     }
 
     /// Whether the form, if it ends here, ends with the name of a token.
-    pub(super) fn ends(&self) -> bool {
+    pub fn ends(&self) -> bool {
         matches!(self.0, At::Found) || matches!(self.0, At::Name(read) if read == NAME.len())
     }
 }

@@ -5,7 +5,7 @@ mod pool;
 mod received;
 mod upload;
 
-pub use form_scan::is_form;
+pub use form_scan::{FormScan, is_form};
 pub use pool::{Connection, Dispatched, SendError, send, sweep_idle};
 pub use received::Received;
 pub use upload::{Upload, UploadFault, UploadState};

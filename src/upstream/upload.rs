@@ -13,8 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-/// As much of a form is searched before the upstream sees anything of the request.
-const HELD_BACK: usize = 64 << 10;
+/// As much of a form is searched before the upstream sees anything of the request. One good token
+/// is enough to have this much held on every connection at a time, so it is little; a form that
+/// carries a token for people to see is shorter by far, and behind this the search goes on.
+const HELD_BACK: usize = 8 << 10;
 
 /// The body that is sent upstream.
 #[derive(Debug)]
@@ -34,8 +36,10 @@ pub struct Stream {
     state: Arc<UploadState>,
     /// Where there must be no token in the body.
     scan: Option<FormScan>,
-    /// What was read before the request was sent.
+    /// What was read before the request was sent: [`HELD_BACK`] at most.
     held: Bytes,
+    /// The piece that was too much for it, as it came. It goes out with it and waits for nothing.
+    behind: Bytes,
     /// Whether that was all.
     ended: bool,
 }
@@ -151,6 +155,7 @@ impl Upload {
             state: Arc::clone(&state),
             scan: None,
             held: Bytes::new(),
+            behind: Bytes::new(),
             ended: false,
         };
         (Self::Streaming(Box::new(stream)), Some(state))
@@ -170,7 +175,7 @@ impl Upload {
     }
 
     /// Reads the beginning of a body that is searched, so that nothing is sent of one with a token
-    /// in it. A token that comes later than 64 KiB breaks off what the upstream is reading already:
+    /// in it. A token that comes later than 8 KiB breaks off what the upstream is reading already:
     /// it sees a request that has no end, and must not act on it.
     ///
     /// # Errors
@@ -204,13 +209,25 @@ impl Stream {
     }
 
     async fn hold_back(&mut self) -> Result<(), UploadFault> {
-        // Copied: many small pieces would each keep the whole buffer that they came in.
+        let announced = self.body.size_hint().upper();
+        let most = announced.and_then(|length| usize::try_from(length).ok());
+        let most = most.map_or(HELD_BACK, |length| length.min(HELD_BACK));
         let mut held = BytesMut::new();
-        while held.len() < HELD_BACK && !self.is_end_stream() {
-            match poll_fn(|cx| self.poll_client(cx)).await {
-                Some(data) => held.extend_from_slice(&data?),
-                None => self.ended = true,
+        while held.len() < most && !self.is_end_stream() {
+            let Some(data) = poll_fn(|cx| self.poll_client(cx)).await.transpose()? else {
+                self.ended = true;
+                break;
+            };
+            // Nothing more is waited for.
+            if held.len() + data.len() > most || self.body.is_end_stream() {
+                self.behind = data;
+                break;
             }
+            // Copied: many small pieces would each keep the whole buffer that they came in.
+            if held.is_empty() {
+                held.reserve(most);
+            }
+            held.extend_from_slice(&data);
         }
         self.held = held.freeze();
         if self.is_end_stream() {
@@ -220,9 +237,13 @@ impl Stream {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
-        let data = if !self.held.is_empty() {
+        let held = [&mut self.held, &mut self.behind]
+            .into_iter()
+            .find(|held| !held.is_empty());
+        let data = if let Some(held) = held {
+            let held = std::mem::take(held);
             self.state.moves();
-            Some(Ok(std::mem::take(&mut self.held)))
+            Some(Ok(held))
         } else if self.ended {
             None
         } else {
@@ -285,11 +306,16 @@ impl Stream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.held.is_empty() && (self.ended || self.body.is_end_stream())
+        self.holds() == 0 && (self.ended || self.body.is_end_stream())
+    }
+
+    /// Bytes that have been read and not sent.
+    fn holds(&self) -> u64 {
+        self.held.len().saturating_add(self.behind.len()) as u64
     }
 
     fn size_hint(&self) -> SizeHint {
-        let held = self.held.len() as u64;
+        let held = self.holds();
         if self.ended {
             return SizeHint::with_exact(held);
         }

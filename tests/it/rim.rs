@@ -3,10 +3,12 @@
 
 use crate::harness::{CONFIG, Raw, Reply, World, assert_refused, eventually, with_lines, within};
 use serde_json::json;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 /// As much of a form is held back.
-const HELD_BACK: usize = 64 << 10;
+const HELD_BACK: usize = 8 << 10;
 
 fn targets(world: &World) -> Vec<String> {
     let seen = world.echo.seen().into_iter();
@@ -549,6 +551,34 @@ async fn limits_hold_while_a_form_is_held_back() {
         world.auth.token(),
     ))
     .await;
+    let reply = raw.whole().await;
+    assert_refused(&world.gateway, &reply, 408, "request_timeout", "grants").await;
+    assert_eq!(world.echo.requests(), 0);
+}
+
+/// Every byte comes in time, but all of them together do not: what is held back is memory that is
+/// lent to the caller.
+#[tokio::test]
+async fn a_form_that_trickles_is_not_held_back_for_ever() {
+    let config = CONFIG.replace("name = \"grants\"", "name = \"grants\"\ntimeout = \"0s\"");
+    let config = with_lines(&config, "[server]", "body_timeout = \"500ms\"");
+    let world = World::with(&config).await;
+    let mut raw = Raw::connect(world.gateway.address).await;
+    raw.send(format!(
+        "POST /grants/1 HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-type: {FORM}\r\n\
+         content-length: {HELD_BACK}\r\n\r\na=",
+        world.auth.token(),
+    ))
+    .await;
+    let started = Instant::now();
+    // Waits for the reply; as long as there is none, it is time for another byte.
+    while timeout(Duration::from_millis(50), raw.stream.readable())
+        .await
+        .is_err()
+    {
+        assert!(started.elapsed() < Duration::from_secs(10), "held back");
+        raw.send("b").await;
+    }
     let reply = raw.whole().await;
     assert_refused(&world.gateway, &reply, 408, "request_timeout", "grants").await;
     assert_eq!(world.echo.requests(), 0);

@@ -1,11 +1,13 @@
 //! What of a request is shown: everything but credentials.
 
 use super::super::output::plain;
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
+use crate::config::mask::{MASK, is_sensitive, mask_credentials};
+use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Uri};
 
-const MASK: &str = "********";
+/// Fields of which the scheme is told.
+const CREDENTIALS: [HeaderName; 2] = [AUTHORIZATION, PROXY_AUTHORIZATION];
 
 /// A credential shorter than this is hidden where it is expected, but not looked for elsewhere: it
 /// would take ordinary words along.
@@ -33,7 +35,7 @@ impl Mask {
         }
         for pair in head.uri.query().unwrap_or_default().split('&') {
             if let Some((_, value)) = token_parameter(pair) {
-                secrets.push(value.to_owned());
+                secrets.extend(value.split(';').map(str::to_owned));
             }
         }
         secrets.retain(|secret| secret.len() >= SHORTEST);
@@ -58,7 +60,7 @@ impl Mask {
         let shown: Vec<String> = query
             .split('&')
             .map(|pair| match token_parameter(pair) {
-                Some((name, _)) => format!("{name}={MASK}"),
+                Some((before, _)) => format!("{before}={MASK}"),
                 None => pair.to_owned(),
             })
             .collect();
@@ -69,23 +71,37 @@ impl Mask {
     pub(super) fn value(&self, name: &HeaderName, value: &HeaderValue) -> String {
         let text = String::from_utf8_lossy(value.as_bytes());
         if !is_secret(name) {
-            return self.text(&text);
+            return self.text(&mask_credentials(&text).0);
         }
         match text.split_once(' ') {
-            Some((scheme, _)) if *name != COOKIE => format!("{} {MASK}", self.text(scheme)),
+            Some((scheme, _)) if CREDENTIALS.contains(name) => {
+                format!("{} {MASK}", self.text(scheme))
+            }
             _ => MASK.to_owned(),
         }
     }
 }
 
+/// What a client says by itself, and what is masked in the file: a route's own secrets are on their
+/// way upstream, too.
 fn is_secret(name: &HeaderName) -> bool {
-    [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(name)
+    CREDENTIALS.contains(name) || is_sensitive(name.as_str())
 }
 
-/// RFC 6750 §2.3: a pair of the query that is a token, as name and value as they came.
+/// RFC 6750 §2.3: of a pair of the query that holds a token, what is before its `=` and behind it,
+/// as it came. Some readers part at `;`, too, and some do not: behind a token all of it is one.
 fn token_parameter(pair: &str) -> Option<(&str, &str)> {
-    let (name, _) = form_urlencoded::parse(pair.as_bytes()).next()?;
-    (name == "access_token").then(|| pair.split_once('=').unwrap_or((pair, "")))
+    let mut from = 0;
+    for piece in pair.split(';') {
+        let name = form_urlencoded::parse(piece.as_bytes()).next();
+        if name.is_some_and(|(name, _)| name == "access_token") {
+            let equals = piece.find('=').unwrap_or(piece.len());
+            let (before, value) = pair.split_at_checked(from + equals)?;
+            return Some((before, value.strip_prefix('=').unwrap_or(value)));
+        }
+        from += piece.len() + 1;
+    }
+    None
 }
 
 #[cfg(test)]

@@ -64,13 +64,9 @@ pub fn run(question: &Question) -> u8 {
         Ok(snapshot) => snapshot,
         Err(errors) => return output::mistakes(&errors),
     };
-    let token = match question.token.as_deref() {
-        None => None,
-        Some("-") => match stdin::token() {
-            Ok(token) => Some(token),
-            Err(error) => return stdin::unreadable(&error),
-        },
-        Some(token) => Some(token.as_bytes().to_vec()),
+    let token = match question.token.as_deref().map(stdin::given).transpose() {
+        Ok(token) => token,
+        Err(error) => return stdin::unreadable(&error),
     };
     let head = match question.head(token.as_deref()) {
         Ok(head) => head,

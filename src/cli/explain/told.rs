@@ -5,7 +5,7 @@ use super::super::output::{BAD, FAINT, GOOD, STRONG, plain};
 use super::mask::Mask;
 use super::{Answer, KeysMissing};
 use crate::gateway::Admission;
-use crate::rejection::{REALM, Rejection, ReplyContext};
+use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::Peer;
 use crate::server;
 use crate::snapshot::Mount;
@@ -105,7 +105,9 @@ impl Report<'_> {
                 &format!("    {FAINT}{name:<16}{FAINT:#} {}", mask.text(value)),
             );
         };
-        if let Some(KeysMissing { issuer, error }) = &self.missing {
+        // The keys of the last run may have done: then it does not matter that there are no newer ones.
+        let blamed = rejection.reason == Reason::KeysUnavailable;
+        if let Some(KeysMissing { issuer, error }) = self.missing.as_ref().filter(|_| blamed) {
             row(
                 "keys",
                 &format!("of [issuer.{issuer}]: {}: {}", error.what, error.why),

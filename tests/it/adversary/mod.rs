@@ -2,10 +2,11 @@
 //! order of the tables. `tokens::row_03_…` is the third row of the table of tokens; a row whose
 //! cases need different set-ups has several tests of the same number.
 //!
-//! Everything is sent through sockets to a running gateway. [`refused`] is the measure: each test
-//! begins with hostile input to a gateway that has not served anything yet, and every case is
-//! repeated after a good token has warmed keys, caches and connections, and once more in case a
-//! refusal is remembered. Nothing of what is refused may reach the upstream.
+//! Everything is sent through sockets to a running gateway. [`refused`] is the measure: every case is
+//! sent before and after a good request of its own, and once more in case a refusal is remembered.
+//! Truly cold is only the first case of each test, which meets a gateway that has not served anything
+//! yet; to the ones behind it keys, caches and connections are warm, but the case itself is new.
+//! Nothing of what is refused may reach the upstream.
 //!
 //! Not here yet, because what they speak of is not there yet: the rows of the caches' table on the
 //! broker's cache (wrong secret, other audience; 200 equal requests at a time; a hit with little
@@ -78,7 +79,8 @@ impl Hostile {
     }
 }
 
-/// Refused with this status and reason, cold and warm, and nothing of it upstream.
+/// Refused with this status and reason, as it comes first, behind a good one, and again; and nothing
+/// of it upstream.
 pub async fn refused(
     world: &World,
     sent: impl Into<Hostile>,
@@ -102,8 +104,8 @@ pub async fn refused_beside(
 ) {
     let sent = sent.into();
     let (requests, connections) = (world.echo.requests(), world.echo.connections());
-    for (pass, good_ones) in [("cold", 0), ("warm", 1), ("again", 1)] {
-        if pass == "warm" {
+    for (pass, good_ones) in [("at first", 0), ("behind a good one", 1), ("again", 1)] {
+        if pass == "behind a good one" {
             let reply = good.send().await;
             assert_eq!(reply.status, 200, "{case}: the good one: {}", reply.text());
         }
@@ -136,9 +138,9 @@ pub async fn token_refused(world: &World, token: &str, reason: &str, case: &str)
     .await;
 }
 
-/// Admitted, cold and warm.
+/// Admitted, and again when it is known.
 pub async fn admitted(world: &World, token: &str, case: &str) {
-    for pass in ["cold", "warm"] {
+    for pass in ["at first", "again"] {
         let reply = world.get("/grants/1").bearer(token).send().await;
         assert_eq!(reply.status, 200, "{case}, {pass}: {}", reply.text());
     }

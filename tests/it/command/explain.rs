@@ -1,7 +1,7 @@
 //! `explain`: the same verdict as the live gateway's, told step by step.
 
 use crate::harness::program::{Said, call, program};
-use crate::harness::{CONFIG, Raw, Reply, World, nobody, with_lines};
+use crate::harness::{CONFIG, Raw, Reply, World, eventually, nobody, with_lines};
 use bonterra_gateway::demo::auth::KeyChoice;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -132,9 +132,9 @@ async fn a_refusal_is_explained_as_the_live_gateway_gives_it() {
             get(Some("a.b.c.d".into())),
         ),
         (
-            "missing_token",
-            "access",
-            "auth = ",
+            "malformed_token",
+            "credential",
+            "no space, nothing",
             get(None).header("Authorization", "Bearer "),
         ),
         (
@@ -493,6 +493,76 @@ async fn an_issuer_that_is_down_is_named() {
     assert_eq!(row(&said, "Retry-After"), Some("5"));
 }
 
+/// Keys of the last run are as good as fetched ones: then that the issuer is down explains nothing.
+#[tokio::test]
+async fn an_issuer_that_is_down_is_no_reason_where_its_keys_were_kept() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let kept = folder.path().join("keys.json");
+    let line = format!("cache_file = {kept:?}");
+    let world = World::with(&with_lines(CONFIG, "[issuer.bonterra.jwks]", &line)).await;
+    eventually("kept", async || kept.exists()).await;
+    let other = json!({ "aud": "https://other.example" });
+    let unknown = world.auth.mint_with(
+        &json!({ "kid": "stranger" }),
+        &world.auth.claims(),
+        &KeyChoice::Current,
+    );
+    let cases = [
+        (world.token_with(other), "401 wrong_audience", false),
+        (unknown, "503 keys_unavailable", true),
+    ];
+    world.auth.stop().await;
+    for (token, refusal, told) in cases {
+        let said = Asked::new("GET", "/grants/1", Some(token))
+            .explained(&world)
+            .await;
+        let end = format!("refused: {refusal}\n");
+        assert!(said.stdout.ends_with(&end), "{}", said.stdout);
+        assert_eq!(row(&said, "keys").is_some(), told, "{}", said.stdout);
+    }
+}
+
+/// What `config show` masks is no more to be seen on its way upstream.
+#[tokio::test]
+async fn secrets_that_a_route_adds_are_hidden() {
+    let route = r#"
+[[route]]
+name = "keyed"
+path = "/keyed/*"
+upstream = "echo"
+auth = "none"
+[route.request_headers.set]
+X-Api-Key = "hunter-2 hunter-3"
+X-Password = "h"
+X-Callback = "http://me:hunter-6@cb/"
+X-From = "gateway"
+"#;
+    let world = World::with(&format!("{CONFIG}{route}")).await;
+    let asked = Asked::new("GET", "/keyed/1?a=b;access_token=hunter-7&c", None)
+        .header("X-Client-Secret", "hunter-8");
+    let said = asked.explained(&world).await;
+    assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
+    for line in [
+        "x-api-key: ********",
+        "x-password: ********",
+        "x-client-secret: ********",
+        "x-callback: http://********@cb/",
+        "x-from: gateway",
+    ] {
+        assert!(
+            said.stdout.lines().any(|own| own.trim_start() == line),
+            "no {line:?} in\n{}",
+            said.stdout
+        );
+    }
+    assert!(!said.stdout.contains("hunter"), "{}", said.stdout);
+    assert!(
+        said.stdout.contains("?a=b;access_token=********&c"),
+        "{}",
+        said.stdout
+    );
+}
+
 #[tokio::test]
 async fn what_the_gateway_answers_itself_is_said() {
     let world = World::start().await;
@@ -551,7 +621,7 @@ async fn a_token_is_read_from_standard_input() {
         (format!("{token}\n"), 0, "admitted as "),
         (format!("{token}\r\n"), 0, "admitted as "),
         (token.clone(), 0, "admitted as "),
-        (String::new(), 3, "missing_token"),
+        (String::new(), 3, "malformed_token"),
         (format!("{token}\n{token}\n"), 2, "line break"),
     ] {
         let arguments = [

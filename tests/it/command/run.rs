@@ -3,8 +3,10 @@
 use crate::harness::link::{Link, nothing};
 use crate::harness::program::{GatewayProcess, Running, call, program, shell};
 use crate::harness::{CONFIG, eventually, nobody, request, within};
+use bonterra_gateway::authn::token::UnverifiedToken;
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
 use bonterra_gateway::demo::echo::Echo;
+use bonterra_gateway::steps::moment;
 use http::Request;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -246,19 +248,37 @@ async fn the_revoke_command_has_a_token_refused() {
         asked.send().await.status
     };
     assert_eq!(asks(&token).await, 200);
-    let piped = format!("printf '%s\\n' {token} | {binary} revoke -c {file} --token -");
-    let said = shell(&piped).await;
-    assert_eq!(
-        (said.code, said.stdout.as_str()),
-        (Some(0), "revoked\n"),
-        "{}",
-        said.stderr
-    );
-    assert_eq!(asks(&token).await, 401);
+    // As it is copied out of a request's head, too: nothing but the token itself is revoked.
+    let mut claims = scene.auth.claims();
+    claims["jti"] = json!("another");
+    let other = scene.auth.mint(&claims);
+    for (given, token) in [
+        (token.clone(), &token),
+        (format!("bearer  {other}  "), &other),
+    ] {
+        assert_eq!(asks(token).await, 200);
+        let piped = format!("printf '%s\\n' '{given}' | {binary} revoke -c {file} --token -");
+        let said = shell(&piped).await;
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        // Until when nobody would take it any more: its exp, and the leeway.
+        let exp = UnverifiedToken::parse(token).expect("a token").expires_at();
+        let until = exp.expect("exp") + 31;
+        let date = moment(until, until).replace(", now", ", in ");
+        let told = format!("revoked until {date}");
+        assert!(said.stdout.starts_with(&told), "{told}: {}", said.stdout);
+        assert_eq!(asks(token).await, 401);
+    }
 
     for (arguments, code, part) in [
         ("--subject nobody --issuer bonterra --keep 1h", 0, "revoked"),
-        ("--jti 1 --issuer bonterra", 0, "revoked"),
+        ("--jti 1 --issuer bonterra", 0, "revoked until"),
+        ("--token --x=", 0, "revoked until"),
+        ("--token 'Bearer x'", 0, "revoked until"),
+        ("--token 'x y'", 2, "this is no token"),
+        ("--token x%3D", 2, "this is no token"),
+        ("--token '='", 2, "this is no token"),
+        ("--jti 1 --issuer bonterra --keep 200y", 2, "100 years"),
+        ("--jti 1 --issuer bonterra --keep 10ms", 2, "1 second"),
         (
             "--jti 1 --issuer bonterr",
             1,

@@ -1,0 +1,7 @@
+//! See `properties::head`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    properties::head::check(data);
+});
