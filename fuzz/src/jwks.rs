@@ -46,7 +46,12 @@ pub fn check(data: &[u8]) -> Outcome {
         assert!(!remark.contains(char::is_control), "{remark:?}");
     }
     candidates(&set);
-    let document = Json::read(data).expect("JSON to another reader too");
+    let Some(document) = Json::read(data) else {
+        // Each key is read alone: an escape that is none in a key that is left out, or in a member
+        // that nobody reads, does not cost the others.
+        again(data, &set);
+        return Outcome::Accepted;
+    };
     let Some(Json::List(keys)) = document.get("keys") else {
         panic!("no keys");
     };
