@@ -14,7 +14,6 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How much may be known: `[token_cache]`.
@@ -87,7 +86,6 @@ pub struct KnownTokens {
     bounds: Bounds,
     verified: Cache<TokenDigest, Arc<Verified>, DigestHasher>,
     refused: Cache<TokenDigest, Arc<Refused>, DigestHasher>,
-    any_refused: AtomicBool,
     /// What has been revoked since.
     store: Arc<SharedStore>,
     pub(super) metrics: TokenCacheMetrics,
@@ -153,7 +151,6 @@ impl KnownTokens {
             bounds,
             verified,
             refused,
-            any_refused: AtomicBool::new(false),
             store,
             metrics,
         }
@@ -171,10 +168,7 @@ impl KnownTokens {
 
     /// A refused token. The caller checks that the rules and the ground are still the same.
     pub fn refused(&self, digest: &TokenDigest) -> Option<Arc<Refused>> {
-        // As long as nothing was ever refused, new tokens pay nothing for it.
-        self.any_refused
-            .load(Relaxed)
-            .then(|| self.refused.get(digest))?
+        self.refused.get(digest)
     }
 
     /// Whether this token has been revoked. `issuer` is the one whose token it is.
@@ -193,7 +187,6 @@ impl KnownTokens {
     pub fn remember_refusal(&self, digest: TokenDigest, entry: Refused) {
         let early = entry.rejection.reason == Reason::NotYetValid;
         if !(early && matches!(entry.ground, Ground::Keys(_))) {
-            self.any_refused.store(true, Relaxed);
             self.refused.insert(digest, Arc::new(entry));
         }
     }
