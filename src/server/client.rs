@@ -1,7 +1,9 @@
 //! A client, as the service that answers its requests and the socket that they come by both know it.
 
+use super::drain::Open;
 use super::head::Flaw;
 use http::HeaderValue;
+use prometheus::IntGauge;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -13,6 +15,9 @@ pub(super) struct Client {
     pub address: SocketAddr,
     /// Its IP address as text, made once.
     pub text: HeaderValue,
+    /// Its place among the open connections, kept until nothing of it is left: a tunnel outlives the
+    /// HTTP in front of it.
+    _place: Place,
     /// Where the connection is between two requests: one of the phases below. The service and the
     /// socket both write it.
     pub(super) phase: AtomicU8,
@@ -28,6 +33,13 @@ pub(super) struct Client {
     pub(super) flaw: OnceLock<(u64, Flaw)>,
 }
 
+/// A place among the open connections, and in the gauge of the listener.
+#[derive(Debug)]
+pub(super) struct Place {
+    _open: Open,
+    gauge: IntGauge,
+}
+
 /// Nothing of a request is there.
 pub(super) const IDLE: u8 = 0;
 /// A part of a head is there.
@@ -37,17 +49,34 @@ const BUSY: u8 = 2;
 /// The answer is complete, but not flushed.
 pub(super) const FINISHING: u8 = 3;
 
+// === impl Place ===
+
+impl Place {
+    /// Takes a place; `gauge` is that of the listener.
+    pub(super) fn new(open: Open, gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self { _open: open, gauge }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
 // === impl Client ===
 
 impl Client {
     /// A client that has just connected: its first head is due.
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(super) fn new(address: SocketAddr, place: Place) -> Self {
         // An IP address is always a header value.
         let text = address.ip().to_canonical().to_string();
         let text = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
         Self {
             address,
             text,
+            _place: place,
             phase: AtomicU8::new(HEAD),
             arriving: Arc::default(),
             asked: AtomicU64::new(0),

@@ -1,6 +1,8 @@
 //! Listening sockets and the accept loop of each worker.
 
+use super::transport::Accepted;
 use super::{Shared, Stage, connection};
+use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -29,6 +31,15 @@ pub struct Listener {
     /// The name in metrics.
     name: Arc<str>,
     worker: usize,
+}
+
+/// Where a connection was accepted.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// The worker that serves it.
+    pub worker: usize,
+    /// The listener's gauge of open connections.
+    pub gauge: IntGauge,
 }
 
 /// Binds an address. All workers accept from one socket, so that a second gateway on the same port
@@ -94,15 +105,18 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
         .connections
         .with_label_values(&[&*name]);
     let start = |stream: TcpStream, peer: SocketAddr| {
-        tokio::spawn(connection::run(
-            stream,
+        let accepted = Accepted {
+            stream: stream.into(),
             peer,
+        };
+        let origin = Origin {
             worker,
-            Arc::clone(&shared),
-            gauge.clone(),
-        ));
+            gauge: gauge.clone(),
+        };
+        tokio::spawn(connection::run(accepted, origin, Arc::clone(&shared)));
     };
-    while let Some(bell) = shared.drain.bell(worker) {
+    let bell = shared.drain.bell(worker);
+    loop {
         // Before the look at the stage, or a bell between the two would go unheard.
         let rung = bell.notified();
         if shared.drain.stage() >= Stage::Draining {

@@ -5,12 +5,16 @@ mod connection;
 mod decision;
 mod drain;
 pub mod head;
+mod http1;
+mod http2;
 mod id;
 mod listen;
 mod metadata;
 mod oauth;
 mod service;
+mod sniff;
 mod stream;
+mod transport;
 mod unparsed;
 
 pub use decision::{Verdict, decide};

@@ -3,10 +3,10 @@
 
 use super::client::{Client, FINISHING, HEAD, IDLE};
 use super::head::Watch;
+use super::transport::Transport;
 use super::{Shared, unparsed};
 use crate::rejection::{Reason, Rejection};
 use crate::snapshot::Limits;
-use crate::socket::Gathered;
 use bytes::Bytes;
 use http::StatusCode;
 use std::io;
@@ -17,7 +17,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// Before a connection is closed that may have unread bytes, this much more is read and thrown away, and no
@@ -29,7 +28,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The client's socket, with the deadlines that hyper does not tell apart: one for a whole head,
 /// counted from its first byte on every request, and one for the time between requests.
 pub(super) struct Socket {
-    stream: Gathered,
+    stream: Transport,
     watch: Watch,
     client: Arc<Client>,
     shared: Arc<Shared>,
@@ -57,22 +56,23 @@ pub(super) struct Socket {
 // === impl Socket ===
 
 impl Socket {
-    /// The socket of a client that has just connected.
+    /// The socket of a client that connected at `since`: its first head is due from then.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Transport,
         client: &Arc<Client>,
         shared: &Arc<Shared>,
         limits: &Limits,
+        since: Instant,
     ) -> Self {
         Self {
-            stream: Gathered(stream),
+            stream,
             watch: Watch::new(),
             client: Arc::clone(client),
             shared: Arc::clone(shared),
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
             body_timeout: limits.body_timeout,
-            deadline: Instant::now() + limits.header_timeout,
+            deadline: since + limits.header_timeout,
             timer: None,
             stalled: None,
             heard: false,
@@ -128,17 +128,15 @@ impl Socket {
         Ok(())
     }
 
-    fn timed_out(&self) -> io::Error {
+    fn timed_out(&mut self, cx: &mut Context<'_>) -> io::Error {
         // Who has connected and said nothing is not told off for it.
         if self.heard {
             let rejection =
                 Rejection::noted(Reason::RequestTimeout, "no whole head in header_timeout");
+            let reply = unparsed::refusal(&self.shared, self.client.address, &rejection);
             // Nothing else has been written since the last flush, so this fits or nobody listens.
-            let _ = self.stream.0.try_write(&unparsed::refusal(
-                &self.shared,
-                self.client.address,
-                &rejection,
-            ));
+            let _ = Pin::new(&mut self.stream).poll_write(cx, &reply);
+            let _ = Pin::new(&mut self.stream).poll_flush(cx);
         }
         io::ErrorKind::TimedOut.into()
     }
@@ -225,7 +223,7 @@ impl AsyncRead for Socket {
         }
         if polled.is_pending() {
             ready!(self.poll_deadline(cx));
-            return Poll::Ready(Err(self.timed_out()));
+            return Poll::Ready(Err(self.timed_out(cx)));
         }
         if buffer.filled().len() > before {
             self.heard = true;

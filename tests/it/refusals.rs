@@ -764,10 +764,6 @@ async fn a_malformed_head_is_refused_in_our_words() {
         assert_problem(&reply, "bad_request");
     }
     assert_eq!(world.echo.requests(), 0);
-    // A client that wants HTTP/2 would not understand our words.
-    let mut raw = Raw::connect(world.gateway.address).await;
-    raw.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    assert_eq!(raw.rest().await, "");
     // What is not read to its end is no request that could be answered twice.
     let mut raw = Raw::connect(world.gateway.address).await;
     raw.send("GET /public/1 HTTP/1.1\r\nhost : a\r\n\r\nGET /public/2 HTTP/1.1\r\nhost: a\r\n\r\n")

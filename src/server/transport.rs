@@ -1,0 +1,118 @@
+//! What carries a client's bytes.
+
+use crate::socket::Gathered;
+use bytes::Bytes;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connection that the kernel has just handed over.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    /// Its bytes.
+    pub stream: Transport,
+    /// Who connected.
+    pub peer: SocketAddr,
+}
+
+/// A client's byte stream.
+#[derive(Debug)]
+pub(super) struct Transport {
+    /// Bytes that were read to find out what the client speaks, and are to be read again.
+    unread: Bytes,
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(Gathered),
+}
+
+// === impl Transport ===
+
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self::new(Stream::Tcp(Gathered(stream)))
+    }
+}
+
+impl Transport {
+    fn new(stream: Stream) -> Self {
+        let unread = Bytes::new();
+        Self { unread, stream }
+    }
+
+    /// Has small answers go out at once.
+    ///
+    /// # Errors
+    /// If the connection has ended already.
+    pub(super) fn set_nodelay(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.0.set_nodelay(true),
+        }
+    }
+
+    /// Gives back what was read too early: it is read again before anything else.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+}
+
+/// The same call on whichever stream there is.
+macro_rules! on_stream {
+    ($transport:expr, $stream:ident => $call:expr) => {
+        match &mut $transport.get_mut().stream {
+            Stream::Tcp($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let here = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread.split_to(here));
+            return Poll::Ready(Ok(()));
+        }
+        on_stream!(self, stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => Pin::new(stream).poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
