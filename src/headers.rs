@@ -1,16 +1,19 @@
 //! What happens to header fields on their way: hop-by-hop fields go, forged identities go, then
 //! the verified identity and the facts about the hop come in. The order matters: strip, then set.
 
+mod claim;
 pub mod max_forwards;
+pub mod trailers;
+
+pub use claim::encode_claim;
 
 use crate::identity::Identity;
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use bytes::Bytes;
-use http::header::{CONNECTION, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use serde_json::Value;
-use std::borrow::Cow;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA,
+};
 use std::net::IpAddr;
 
 /// The name by which the gateway signs `Via`.
@@ -70,10 +73,6 @@ fn is_end_to_end(name: &str) -> bool {
         "host" | "authorization" | "content-length" | "cookie" | "date"
     )
 }
-
-/// Bytes that a header value carries as they are: visible ASCII and the space between words, but
-/// not `%`, which marks the encoded ones.
-const ENCODED: AsciiSet = CONTROLS.add(b'%');
 
 /// Recognises the headers that only the gateway may set towards an upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -236,6 +235,15 @@ pub fn towards_client(headers: &mut HeaderMap, rules: &HeaderRules, request_id: 
     headers.insert(X_REQUEST_ID, request_id.clone());
 }
 
+/// Turns an upstream's interim fields (RFC 9110 §15.2) into the client's.
+pub fn interim_towards_client(headers: &mut HeaderMap) {
+    let named = connection_tokens(headers).unwrap_or_default();
+    remove_all(headers, &named);
+    remove_if(headers, |name| {
+        is_hop_by_hop(name.as_str()) || *name == CONTENT_LENGTH
+    });
+}
+
 fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
     for name in names {
         headers.remove(name);
@@ -331,60 +339,6 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 /// A value put together from parts.
 fn text(parts: &[&[u8]]) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(parts.concat())).ok()
-}
-
-/// A claim as a header value: booleans `true` and `false`, numbers decimal, arrays of scalars
-/// joined by commas, objects as compact JSON; bytes outside visible ASCII, `%` and, in the
-/// members of an array, `,` are percent-encoded.
-///
-/// `None` for `null`: a claim that says nothing sets no header.
-pub fn encode_claim(value: &Value) -> Option<HeaderValue> {
-    let text = match value {
-        Value::Null => return None,
-        Value::Array(items) if items.iter().all(is_scalar) => {
-            let members: Vec<String> = items
-                .iter()
-                .map(|item| guard_edges(encoded(item)).replace(',', "%2C"))
-                .collect();
-            Cow::Owned(members.join(","))
-        }
-        other => guard_edges(encoded(other)),
-    };
-    HeaderValue::from_str(&text).ok()
-}
-
-/// Spaces at either end are not part of a field value (RFC 9110 §5.5) nor of a member of a list
-/// (§5.6.1), so they are encoded too.
-fn guard_edges(text: Cow<'_, str>) -> Cow<'_, str> {
-    let inner = text.trim_matches(' ');
-    if inner.len() == text.len() {
-        return text;
-    }
-    let before = text.len() - text.trim_start_matches(' ').len();
-    let after = text.len() - before - inner.len();
-    Cow::Owned(format!(
-        "{}{inner}{}",
-        "%20".repeat(before),
-        "%20".repeat(after)
-    ))
-}
-
-fn is_scalar(value: &Value) -> bool {
-    !matches!(value, Value::Array(_) | Value::Object(_))
-}
-
-/// Most claims are plain text, which is borrowed.
-fn encoded(value: &Value) -> Cow<'_, str> {
-    match value {
-        Value::String(text) => utf8_percent_encode(text, &ENCODED).into(),
-        Value::Null => Cow::Borrowed(""),
-        Value::Bool(true) => Cow::Borrowed("true"),
-        Value::Bool(false) => Cow::Borrowed("false"),
-        Value::Number(number) => Cow::Owned(number.to_string()),
-        Value::Array(_) | Value::Object(_) => {
-            Cow::Owned(utf8_percent_encode(&value.to_string(), &ENCODED).to_string())
-        }
-    }
 }
 
 #[cfg(test)]

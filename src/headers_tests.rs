@@ -3,6 +3,7 @@
 use super::*;
 use crate::identity::{Claims, Scopes};
 use crate::request::TrustedProxies;
+use serde_json::Value;
 use serde_json::json;
 
 fn identity(headers: &[(&'static str, &'static str)]) -> Identity {

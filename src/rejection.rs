@@ -3,8 +3,10 @@
 //! [`Rejection`] carries two messages: [`Reason`] decides status, challenge and the public text;
 //! `note` says what was expected and what came, and goes to the log alone.
 
+mod grpc;
 mod reason;
 
+pub use grpc::is_call as is_grpc_call;
 pub use reason::Reason;
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! What the gateway understands of a request, normalised once: what is matched is what is sent.
 
 use crate::rejection::{Reason, Rejection};
-use http::header::{HOST, HeaderMap, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Method, Version};
 use ipnet::IpNet;
@@ -125,6 +125,8 @@ impl<'r> RequestView<'r> {
     /// [`Reason::BadRequest`] for a missing, repeated or malformed `Host`, an absolute-form target
     /// with another authority (RFC 9112 §3.2.2), and every path that two parties could read
     /// differently. [`Reason::MethodNotAllowed`] for `CONNECT` and `TRACE`.
+    ///
+    /// A head of HTTP/2 has its `:authority` as `Host`.
     pub fn new(head: &'r Parts, peer: Peer, trusted: &TrustedProxies) -> Result<Self, Rejection> {
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
             return Err(Reason::MethodNotAllowed(SERVED.join(", ").into()).into());
@@ -135,10 +137,11 @@ impl<'r> RequestView<'r> {
             .path_and_query()
             .ok_or_else(|| bad("the target has no path"))?;
         let path = canonical_path(target.path())?;
-        if head.version > Version::HTTP_11 {
-            return Err(bad("HTTP version not supported"));
+        match head.version {
+            Version::HTTP_2 => plain_fields(head)?,
+            version if version <= Version::HTTP_11 => plain_framing(head)?,
+            _ => return Err(bad("HTTP version not supported")),
         }
-        plain_framing(head)?;
         Ok(Self {
             method: &head.method,
             host,
@@ -174,6 +177,27 @@ fn plain_framing(head: &Parts) -> Result<(), Rejection> {
         return Ok(());
     }
     Err(bad("a transfer coding other than chunked"))
+}
+
+/// What HTTP/1.1's parser and the watcher of its heads see to, for heads that came as HTTP/2: it must
+/// be possible to write them as HTTP/1.1, and then to read them in one way only.
+fn plain_fields(head: &Parts) -> Result<(), Rejection> {
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(bad("Transfer-Encoding in HTTP/2"));
+    }
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    let is_number = |length: &HeaderValue| {
+        let digits = length.as_bytes();
+        !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+    };
+    if lengths.next().is_some_and(|length| !is_number(length)) || lengths.next().is_some() {
+        return Err(bad("Content-Length is no number, or there more than once"));
+    }
+    let query = head.uri.query().unwrap_or_default();
+    if !query.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad("a byte in the query that has to be escaped"));
+    }
+    Ok(())
 }
 
 /// The host of the request (RFC 9110 §7.2), normalised.

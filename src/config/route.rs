@@ -42,6 +42,12 @@ pub struct Route {
     pub strip_prefix: String,
     /// For the whole exchange; "0s": no limit, for streams.
     pub timeout: Dur,
+    /// Protocols that a connection may be switched to by an HTTP/1.1 request (`Upgrade`); empty: none.
+    pub upgrades: Vec<String>,
+    /// How long both ends of a switched connection may be silent; "0s": no limit. `timeout` ends with the switch.
+    pub tunnel_idle_timeout: Dur,
+    /// Whether a switched connection is closed when the token expires that opened it.
+    pub close_at_expiry: bool,
     /// Size of a request body at most; larger: 413. Absent: `server.max_body`.
     pub max_body: Option<Size>,
     /// Networks of the clients that are let in; empty: all.
@@ -95,6 +101,9 @@ impl Default for Route {
             forward_token: true,
             strip_prefix: String::new(),
             timeout: Dur::secs(60),
+            upgrades: vec!["websocket".to_owned()],
+            tunnel_idle_timeout: Dur::secs(300),
+            close_at_expiry: false,
             max_body: None,
             allow_ips: Vec::new(),
             request_headers: HeaderRules::default(),

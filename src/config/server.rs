@@ -27,6 +27,8 @@ pub struct Server {
     pub max_header_bytes: Size,
     /// Header lines of a request at most; more: 431.
     pub max_headers: usize,
+    /// Requests at a time on one connection of HTTP/2.
+    pub max_concurrent_streams: u32,
     /// Size of a request body at most; larger: 413. A route may say otherwise.
     pub max_body: Size,
     /// Networks of proxies in front of the gateway whose `X-Forwarded-*`, `Forwarded` and `traceparent` are believed.
@@ -50,6 +52,7 @@ impl Default for Server {
             body_timeout: Dur::secs(30),
             max_header_bytes: Size::kib(32),
             max_headers: 100,
+            max_concurrent_streams: 128,
             max_body: Size::mib(10),
             trusted_proxies: Vec::new(),
             drain_delay: Dur::secs(5),

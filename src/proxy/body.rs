@@ -1,5 +1,6 @@
 //! The body of a response on its way to the client: our own text, or an upstream's stream.
 
+use crate::headers::trailers;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::{Connection, UploadState};
 use bytes::Bytes;
@@ -118,14 +119,12 @@ impl Body for ResponseBody {
             BodySource::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             BodySource::Upstream(carried) => carried.poll(cx),
         };
-        // Trailers are not passed on, and hyper would not ask again behind them.
-        let polled = match polled {
-            Poll::Ready(Some(Ok(frame))) if !frame.is_data() => Poll::Ready(None),
-            polled => polled,
-        };
+        let polled = polled.map_ok(without_forbidden_trailers);
         match &polled {
             Poll::Pending | Poll::Ready(Some(Err(_))) => {}
             Poll::Ready(None) => self.end(),
+            // Nothing is asked for behind trailers.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.end(),
             Poll::Ready(Some(Ok(frame))) => {
                 self.count(frame);
                 // A body of known length is not polled again after its last byte.
@@ -152,6 +151,13 @@ impl Body for ResponseBody {
             BodySource::Upstream(carried) => carried.body.size_hint(),
         }
     }
+}
+
+fn without_forbidden_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        trailers::towards_client(trailers);
+    }
+    frame
 }
 
 // === impl Carried ===

@@ -1,25 +1,45 @@
 //! Carries an admitted request to its upstream and the response back.
 
 mod body;
+mod interim;
 mod passage;
+mod upgrade;
 
 pub use body::ResponseBody;
 pub use passage::Passage;
 
 use crate::gateway::Admission;
 use crate::headers;
+use crate::identity::{Clock, UnixSeconds};
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::exchange::Exchange;
-use crate::upstream::{self, Received, SendError, Upload, UploadFault, UploadState};
+use crate::upstream::{
+    self, Connection, Received, SendError, Upload, UploadFault, UploadLimits, UploadState,
+};
 use body::Carried;
-use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use interim::Interim;
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use upgrade::{Asked, Tunnel};
+
+/// What the client's end of a connection can do besides taking a response.
+pub trait Client: fmt::Debug + Send + Sync {
+    /// Passes an interim response on (RFC 9110 §15.2) if that is possible.
+    fn interim(&self, status: StatusCode, fields: &HeaderMap);
+
+    /// From here on the connection carries another protocol.
+    fn switched(&self);
+}
 
 /// A request that has been admitted, and all that came with it.
 #[derive(Debug)]
@@ -38,6 +58,8 @@ pub struct Errand<'a> {
     pub peer_text: &'a HeaderValue,
     /// The canonical path, where it differs from the one sent.
     pub path: Option<String>,
+    /// The client's end of the connection.
+    pub client: Arc<dyn Client>,
 }
 
 /// Carries out an errand.
@@ -60,31 +82,52 @@ struct Outcome {
     dispatched: upstream::Dispatched,
     upload: Option<Arc<UploadState>>,
     deadline: Option<Instant>,
+    client: Reader,
+    /// The other protocol that client and upstream have agreed to.
+    upgrade: Option<Asked>,
+}
+
+/// What is known of the client that matters for the response.
+struct Reader {
+    end: Arc<dyn Client>,
+    takes_trailers: bool,
+    /// When the caller's token ends, by the clock that it is judged by.
+    expires: Option<(UnixSeconds, Clock)>,
 }
 
 async fn dispatch(
-    errand: Errand<'_>,
+    mut errand: Errand<'_>,
     route: &Route,
     exchange: &mut Exchange,
 ) -> Result<Outcome, Rejection> {
     let upstream = &route.upstream;
     let patience = errand.snapshot.limits.body_timeout;
+    let has_body = !errand.body.is_end_stream();
+    let upgrade = upgrade::asked(&mut errand.head, has_body, &route.tunnel);
+    let client = Reader::of(&errand, route);
     let (mut request, upload) = outgoing(errand, route, exchange)?;
+    if let Some(upgrade) = &upgrade {
+        upgrade.write(request.headers_mut());
+    }
+    let interim = Interim::of(&mut request, Arc::clone(&client.end));
     let held = hold_back(request.body_mut(), route, patience).await?;
     let now = exchange.sent(
         &upstream.name,
         upload.as_ref().map(|state| Arc::clone(&state.bytes)),
     );
     let deadline = held.or(route.timeout.map(|timeout| now + timeout));
-    let dispatched = in_time(request, route, now, deadline, upload.as_deref(), exchange).await?;
+    let response = in_time(request, route, now, deadline, upload.as_deref(), exchange);
+    let dispatched = interim.unless_flooded(response).await?;
     upstream
         .duration
         .observe(exchange.upstream_answered().as_secs_f64());
-    check_response(&dispatched.0)?;
+    let upgrade = check_response(&dispatched.0, upgrade)?;
     Ok(Outcome {
         dispatched,
         upload,
         deadline,
+        client,
+        upgrade,
     })
 }
 
@@ -112,19 +155,26 @@ async fn hold_back(
     Ok(deadline)
 }
 
-/// Refuses a response whose end can be read in two ways.
-fn check_response<B>(response: &Response<B>) -> Result<(), Rejection> {
+/// Refuses a response whose end can be read in two ways. Returns the change of protocol that it
+/// agrees to.
+fn check_response<B>(
+    response: &Response<B>,
+    asked: Option<Asked>,
+) -> Result<Option<Asked>, Rejection> {
     let bad = |note| Err(Rejection::noted(Reason::UpstreamProtocol, note));
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // No upgrade was asked for: whatever follows is not HTTP.
-        return bad("an upgrade that nobody asked for");
-    }
     let headers = response.headers();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match asked {
+            Some(asked) if asked.is_granted(headers) => Ok(Some(asked)),
+            // Whatever follows is not HTTP.
+            _ => bad("an upgrade that nobody asked for"),
+        };
+    }
     if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
         // RFC 9112 §6.3: an error, or an attempt at response splitting.
         return bad("Content-Length and Transfer-Encoding");
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The request as the upstream gets it.
@@ -146,8 +196,12 @@ fn outgoing(
     let identified = errand.admission.identity.is_some();
     let form_came = identified && upstream::is_form(&errand.head.headers);
     let mut head = passage.head(errand.head)?;
-    let patience = errand.snapshot.limits.body_timeout;
-    let (mut upload, state) = Upload::new(errand.body, route.max_body, patience);
+    let limits = UploadLimits {
+        bytes: route.max_body,
+        patience: errand.snapshot.limits.body_timeout,
+        guard: Arc::clone(&errand.snapshot.guard),
+    };
+    let (mut upload, state) = Upload::new(errand.body, limits);
     if form_came || (identified && upstream::is_form(&head.headers)) {
         upload.expect_no_token();
     }
@@ -229,14 +283,83 @@ fn broken_off(fault: UploadFault) -> Rejection {
 
 fn respond(outcome: Outcome, route: &Route, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
     let (response, connection) = outcome.dispatched;
+    if let Some(upgrade) = outcome.upgrade {
+        return switch(
+            response,
+            connection,
+            upgrade,
+            outcome.client,
+            route,
+            exchange,
+        );
+    }
     let (mut head, body) = response.into_parts();
+    let trailer = outcome
+        .client
+        .takes_trailers
+        .then(|| headers::trailers::announced_to_client(&head.headers))
+        .flatten();
     headers::towards_client(
         &mut head.headers,
         &route.response_headers,
         exchange.request_id(),
     );
+    if let Some(trailer) = trailer {
+        head.headers.insert(TRAILER, trailer);
+    }
     head.version = Version::HTTP_11;
     exchange.status(head.status);
     let carried = Carried::new(body, connection, outcome.upload, outcome.deadline);
     Response::from_parts(head, ResponseBody::carried(carried, exchange))
+}
+
+/// Passes the upstream's agreement on, and leaves the two ends to their new protocol.
+fn switch(
+    mut response: Response<Incoming>,
+    connection: Connection,
+    asked: Asked,
+    client: Reader,
+    route: &Route,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let upstream = hyper::upgrade::on(&mut response);
+    let (mut head, _) = response.into_parts();
+    headers::towards_client(
+        &mut head.headers,
+        &route.response_headers,
+        exchange.request_id(),
+    );
+    asked.write(&mut head.headers);
+    exchange.status(head.status);
+    client.end.switched();
+    let tunnel = Tunnel {
+        ends: (asked.into_client(), upstream),
+        client: client.end,
+        connection,
+        exchange,
+        idle: route.tunnel.idle_timeout,
+        expires: client.expires,
+    };
+    tokio::spawn(tunnel.run());
+    Response::from_parts(head, ResponseBody::own(Bytes::new(), None))
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn of(errand: &Errand<'_>, route: &Route) -> Self {
+        let head = &errand.head;
+        let expires = errand
+            .admission
+            .identity
+            .as_ref()
+            .filter(|_| route.tunnel.close_at_expiry)
+            .map(|identity| (identity.expires_at, errand.snapshot.clock.clone()));
+        Self {
+            end: Arc::clone(&errand.client),
+            takes_trailers: head.version == Version::HTTP_2
+                || headers::trailers::are_wanted(&head.headers),
+            expires,
+        }
+    }
 }

@@ -2,11 +2,11 @@
 //! matter here.
 
 use crate::gateway::Admission;
-use crate::headers::{self, Forwarding};
+use crate::headers::{self, Forwarding, trailers};
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::snapshot::Snapshot;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Uri, Version};
@@ -47,6 +47,10 @@ impl Passage<'_> {
             .get(HOST)
             .cloned()
             .unwrap_or(HeaderValue::from_static(""));
+        let takes_trailers = trailers::are_wanted(&head.headers);
+        let announced = may_have_trailers(&head)
+            .then(|| trailers::announced_to_upstream(&head.headers, &self.snapshot.guard))
+            .flatten();
         headers::max_forwards::count_down(&head.method, &mut head.headers)?;
         headers::towards_upstream(
             &mut head.headers,
@@ -61,10 +65,23 @@ impl Passage<'_> {
                 request_id: self.request_id,
             },
         )?;
+        if takes_trailers {
+            head.headers
+                .insert(TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(announced) = announced {
+            head.headers.insert(TRAILER, announced);
+        }
         head.uri = target(&head.uri, self.path, &route.strip_prefix)?;
         head.version = Version::HTTP_11;
         Ok(head)
     }
+}
+
+/// Whether the body can be followed by anything: one of HTTP/1.1 with a length cannot.
+fn may_have_trailers(head: &Parts) -> bool {
+    head.headers.contains_key(TRANSFER_ENCODING)
+        || (head.version == Version::HTTP_2 && !head.headers.contains_key(CONTENT_LENGTH))
 }
 
 fn declared_length(head: &Parts) -> Option<u64> {

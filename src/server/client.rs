@@ -2,11 +2,15 @@
 
 use super::drain::Open;
 use super::head::Flaw;
-use http::HeaderValue;
+use crate::proxy;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use prometheus::IntGauge;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What the requests of a connection have in common.
 #[derive(Debug)]
@@ -29,6 +33,15 @@ pub(super) struct Client {
     pub(super) body: AtomicBool,
     /// Heads that the socket has seen come in whole.
     pub(super) heads: AtomicU64,
+    /// Whether the client reads interim responses: HTTP/1.0 does not, and hyper's HTTP/2 has no way.
+    pub(super) takes_interim: AtomicBool,
+    has_interim: AtomicBool,
+    interim: Mutex<Vec<u8>>,
+    /// Open streams of HTTP/2.
+    streams: AtomicUsize,
+    /// When the last one ended, or the connection began, in milliseconds since `connected`.
+    quiet_since: AtomicU64,
+    connected: Instant,
     /// The first request that hyper takes and the gateway does not, and what is wrong with it.
     pub(super) flaw: OnceLock<(u64, Flaw)>,
 }
@@ -48,6 +61,8 @@ pub(super) const HEAD: u8 = 1;
 const BUSY: u8 = 2;
 /// The answer is complete, but not flushed.
 pub(super) const FINISHING: u8 = 3;
+/// Another protocol is spoken.
+pub(super) const SWITCHED: u8 = 4;
 
 // === impl Place ===
 
@@ -82,6 +97,12 @@ impl Client {
             asked: AtomicU64::new(0),
             body: AtomicBool::new(false),
             heads: AtomicU64::new(0),
+            takes_interim: AtomicBool::new(false),
+            has_interim: AtomicBool::new(false),
+            interim: Mutex::default(),
+            streams: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(0),
+            connected: Instant::now(),
             flaw: OnceLock::new(),
         }
     }
@@ -115,6 +136,61 @@ impl Client {
 
     /// The answer to the present request is complete.
     pub(super) fn answered(&self) {
-        self.phase.store(FINISHING, Relaxed);
+        if self.phase.load(Relaxed) != SWITCHED {
+            self.phase.store(FINISHING, Relaxed);
+        }
+    }
+
+    /// A stream of HTTP/2 has been opened.
+    pub(super) fn stream_begins(&self) {
+        self.streams.fetch_add(1, Relaxed);
+    }
+
+    /// A stream of HTTP/2 is over.
+    pub(super) fn stream_ends(&self) {
+        if self.streams.fetch_sub(1, Relaxed) == 1 {
+            let now = self.connected.elapsed().as_millis();
+            let now = u64::try_from(now).unwrap_or(u64::MAX);
+            self.quiet_since.store(now, Relaxed);
+        }
+    }
+
+    /// Since when there has been no stream, if there is none.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let since = Duration::from_millis(self.quiet_since.load(Relaxed));
+        (self.streams.load(Relaxed) == 0).then(|| self.connected + since)
+    }
+
+    /// Interim responses that have not been written yet, whole.
+    pub(super) fn take_interim(&self) -> Bytes {
+        // Asked at every flush, and mostly for nothing.
+        if !self.has_interim.swap(false, Relaxed) {
+            return Bytes::new();
+        }
+        let mut waiting = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *waiting).into()
+    }
+}
+
+impl proxy::Client for Client {
+    fn interim(&self, status: StatusCode, fields: &HeaderMap) {
+        if !self.takes_interim.load(Relaxed) {
+            return;
+        }
+        let mut text = format!("HTTP/1.1 {status}\r\n").into_bytes();
+        for (name, value) in fields {
+            text.extend_from_slice(name.as_str().as_bytes());
+            text.extend_from_slice(b": ");
+            text.extend_from_slice(value.as_bytes());
+            text.extend_from_slice(b"\r\n");
+        }
+        text.extend_from_slice(b"\r\n");
+        let mut waiting = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extend_from_slice(&text);
+        self.has_interim.store(true, Relaxed);
+    }
+
+    fn switched(&self) {
+        self.phase.store(SWITCHED, Relaxed);
     }
 }

@@ -7,7 +7,7 @@ use super::service::{self, Tracked};
 use super::stream::Socket;
 use super::transport::Transport;
 use crate::snapshot::Limits;
-use http::Request;
+use http::{Request, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use tokio::time::Instant;
 
 /// What hyper allows without being told.
@@ -37,6 +38,8 @@ pub(super) async fn serve(
     };
     let service = service_fn(|request: Request<Incoming>| {
         client.asked(!request.body().is_end_stream());
+        let takes_interim = request.version() == Version::HTTP_11;
+        client.takes_interim.store(takes_interim, Relaxed);
         let (shared, client) = (Arc::clone(shared), Arc::clone(&client));
         async move { Ok::<_, Infallible>(service::handle(shared, client, request).await) }
     });

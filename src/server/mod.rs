@@ -13,6 +13,7 @@ mod metadata;
 mod oauth;
 mod service;
 mod sniff;
+mod stalled;
 mod stream;
 mod transport;
 mod unparsed;

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{ALLOW, CONNECTION};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::panic::AssertUnwindSafe;
@@ -49,7 +49,7 @@ pub(super) async fn handle(
 
 async fn answer(
     shared: &Shared,
-    client: &Client,
+    client: &Arc<Client>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let snapshot = shared.snapshot.load_full();
@@ -72,6 +72,10 @@ async fn answer(
         response.headers_mut().insert(CONNECTION, close);
         return response;
     }
+    // hyper counts those of HTTP/1.1.
+    if head.version == Version::HTTP_2 && head.headers.len() > snapshot.limits.max_headers {
+        return refuse(Reason::HeadersTooLarge.into(), None, exchange);
+    }
     match verdict(&snapshot, &head, peer, &mut exchange).await {
         Ok((Verdict::Proxy(admission), path)) => {
             let errand = Errand {
@@ -82,6 +86,7 @@ async fn answer(
                 peer,
                 peer_text: &client.text,
                 path,
+                client: Arc::clone(client) as Arc<dyn proxy::Client>,
             };
             match proxy::carry(errand, exchange).await {
                 Ok(response) => response,
@@ -147,11 +152,16 @@ pub(super) fn refuse(
 ) -> Response<ResponseBody> {
     let id = exchange.request_id().clone();
     exchange.status(rejection.reason.status());
-    let response = rejection.reply(ReplyContext {
+    let context = ReplyContext {
         request_id: id.to_str().unwrap_or_default(),
         realm: REALM,
         resource_metadata: metadata.as_deref(),
-    });
+    };
+    let response = if exchange.is_grpc() {
+        rejection.grpc_reply(context)
+    } else {
+        rejection.reply(context)
+    };
     exchange.refused(rejection);
     own(response, id.to_str().unwrap_or_default(), Some(exchange))
 }

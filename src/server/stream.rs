@@ -1,8 +1,9 @@
 //! A client's socket: deadlines on heads and on idleness, and a voice for what hyper would refuse
 //! with a bare status line.
 
-use super::client::{Client, FINISHING, HEAD, IDLE};
+use super::client::{Client, FINISHING, HEAD, IDLE, SWITCHED};
 use super::head::Watch;
+use super::stalled::Stalled;
 use super::transport::Transport;
 use super::{Shared, unparsed};
 use crate::rejection::{Reason, Rejection};
@@ -34,20 +35,19 @@ pub(super) struct Socket {
     shared: Arc<Shared>,
     header_timeout: Duration,
     idle_timeout: Duration,
-    /// How long a client may take nothing of an answer.
-    body_timeout: Duration,
     /// Holds while the phase is `IDLE` or `HEAD`.
     deadline: Instant,
     /// Armed for some deadline at or before the present one, and moved only when it fires: most
     /// requests never touch it.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Runs while the client takes nothing of an answer.
-    stalled: Option<Pin<Box<Sleep>>>,
+    stalled: Stalled,
     /// Whether a byte has come of the head that is due.
     heard: bool,
     /// Our own words, in place of hyper's, on their way out.
     substitute: Bytes,
-    /// Whether there were any.
+    /// Interim responses on their way out.
+    interim: Bytes,
+    /// Whether there were any words of ours.
     refused: bool,
     /// While the connection closes: the bytes that may still be thrown away.
     linger: Option<usize>,
@@ -71,12 +71,12 @@ impl Socket {
             shared: Arc::clone(shared),
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
-            body_timeout: limits.body_timeout,
             deadline: since + limits.header_timeout,
             timer: None,
-            stalled: None,
+            stalled: Stalled::new(limits.body_timeout),
             heard: false,
             substitute: Bytes::new(),
+            interim: Bytes::new(),
             refused: false,
             linger: None,
         }
@@ -141,24 +141,6 @@ impl Socket {
         io::ErrorKind::TimedOut.into()
     }
 
-    /// Passes a write on, unless the client has taken nothing for `body_timeout`.
-    fn unless_stalled<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let patience = self.body_timeout;
-        let timer = self
-            .stalled
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-
     /// What to say in place of hyper's bare status line. Only hyper itself writes while no request
     /// is being answered, and only to refuse what it could not parse.
     fn instead_of(&self, refusal: &[u8]) -> Bytes {
@@ -190,6 +172,23 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
+    /// Writes what an upstream has to say before its answer. hyper flushes whenever it has nothing to
+    /// write, so that it does not wait for the answer.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.interim.is_empty() {
+            self.interim = self.client.take_interim();
+        }
+        while !self.interim.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
+            let written = ready!(self.stalled.unless(cx, written))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let _ = self.interim.split_to(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads and throws away until the client has closed too, or has had its time.
     fn poll_linger(&mut self, mut left: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); 8 << 10];
@@ -216,6 +215,9 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if self.client.phase.load(Relaxed) == SWITCHED {
+            return polled;
+        }
         self.look_at(buffer.filled().get(before..).unwrap_or_default())?;
         let phase = self.client.phase.load(Relaxed);
         if phase != IDLE && phase != HEAD {
@@ -249,8 +251,9 @@ impl AsyncWrite for Socket {
             ready!(self.poll_substitute(cx))?;
             return Poll::Ready(Ok(bytes.len()));
         }
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.unless_stalled(cx, written)
+        self.stalled.unless(cx, written)
     }
 
     fn poll_write_vectored(
@@ -265,8 +268,9 @@ impl AsyncWrite for Socket {
                 .map_or(&[][..], |part| part);
             return self.poll_write(cx, first);
         }
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.unless_stalled(cx, written)
+        self.stalled.unless(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -274,6 +278,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         // An upstream may answer before the request has ended: what comes then is no next head.
         let finishing = self.client.phase.load(Relaxed) == FINISHING;

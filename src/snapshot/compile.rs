@@ -74,7 +74,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         limits,
         trusted: TrustedProxies::new(config.server.trusted_proxies.iter().copied()),
         routes: table,
-        guard: IdentityGuard::new(mapped),
+        guard: Arc::new(IdentityGuard::new(mapped)),
         issuers: Issuers::new(list.clone(), unknown),
         providers,
         tokens: known_tokens(&config.token_cache, env),
@@ -102,6 +102,11 @@ fn limits(server: &config::Server, mistakes: &mut Vec<Mistake>) -> Limits {
         }
     };
     positive("max_connections", server.max_connections > 0, "a number");
+    positive(
+        "max_concurrent_streams",
+        server.max_concurrent_streams > 0,
+        "a number",
+    );
     positive("max_headers", server.max_headers > 0, "a number");
     positive("header_timeout", !server.header_timeout.is_zero(), "a time");
     positive("idle_timeout", !server.idle_timeout.is_zero(), "a time");
@@ -121,6 +126,7 @@ fn limits(server: &config::Server, mistakes: &mut Vec<Mistake>) -> Limits {
         body_timeout: server.body_timeout.get(),
         max_header_bytes: server.max_header_bytes.as_usize(),
         max_headers: server.max_headers,
+        max_concurrent_streams: server.max_concurrent_streams,
         drain_delay: server.drain_delay.get(),
         drain_timeout: server.drain_timeout.get(),
     }

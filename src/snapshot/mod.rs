@@ -28,6 +28,7 @@ use crate::route::RouteTable;
 use crate::telemetry::access_log::AccessPolicy;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
+use http::HeaderValue;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub struct Snapshot {
     /// What tells the time; the same for all snapshots of a process.
     pub clock: Clock,
     /// The headers that only the gateway sets.
-    pub guard: IdentityGuard,
+    pub guard: Arc<IdentityGuard>,
     /// The upstreams by name.
     pub upstreams: Vec<Arc<Upstream>>,
     /// What goes to the access log.
@@ -81,6 +82,8 @@ pub struct Limits {
     pub max_header_bytes: usize,
     /// Header fields in a request head.
     pub max_headers: usize,
+    /// Requests at a time on one connection of HTTP/2.
+    pub max_concurrent_streams: u32,
     /// From the decision to stop until no new connections are accepted.
     pub drain_delay: Duration,
     /// From then until requests in flight are cut.
@@ -122,8 +125,21 @@ pub struct Route {
     pub request_headers: HeaderRules,
     /// Changes to the response's headers.
     pub response_headers: HeaderRules,
+    /// What else may be spoken on a connection that began with a request to it.
+    pub tunnel: TunnelRules,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
+}
+
+/// Which protocols a connection may be switched to (RFC 9110 §7.8), and for how long.
+#[derive(Debug)]
+pub struct TunnelRules {
+    /// Their names, as they go into `Upgrade`.
+    pub protocols: Box<[HeaderValue]>,
+    /// When to give up on two silent ends; `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Whether the end of the caller's token ends it.
+    pub close_at_expiry: bool,
 }
 
 /// An OAuth surface where it is mounted: `[oauth.*]`.
@@ -160,6 +176,16 @@ impl Target {
             Self::Token(mount) => &mount.surface.name,
             Self::Metadata => METADATA_PATH,
         }
+    }
+}
+
+// === impl TunnelRules ===
+
+impl TunnelRules {
+    /// The protocol that a client names in `Upgrade`, if it may be switched to.
+    pub fn protocol(&self, named: &HeaderValue) -> Option<HeaderValue> {
+        let same = |known: &&HeaderValue| named.as_bytes().eq_ignore_ascii_case(known.as_bytes());
+        self.protocols.iter().find(same).cloned()
     }
 }
 

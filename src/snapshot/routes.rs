@@ -199,6 +199,7 @@ fn one(
         max_body: route.max_body.unwrap_or(config.server.max_body).bytes(),
         request_headers,
         response_headers,
+        tunnel: rules::tunnel(route, at, mistakes),
     }));
     insert(
         table,

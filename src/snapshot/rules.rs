@@ -1,5 +1,6 @@
 //! What one `[[route]]` asks of requests and changes in them, compiled; every mistake in it noted.
 
+use super::TunnelRules;
 use super::compile::dangling;
 use crate::authz::{AccessRules, AuthMode};
 use crate::config::{self, Auth, Config, KeyPath, Mistake};
@@ -241,4 +242,37 @@ pub(super) fn header_rules(
             .map(|at| Mistake::value(at, "a header value is one line of visible characters")),
     );
     compiled
+}
+/// What else may be spoken on a connection. HTTP itself is no such protocol: what is asked for over a
+/// tunnel is not looked at any more.
+pub(super) fn tunnel(
+    route: &config::Route,
+    at: &KeyPath,
+    mistakes: &mut Vec<Mistake>,
+) -> TunnelRules {
+    let mut protocols = Vec::new();
+    for (index, name) in route.upgrades.iter().enumerate() {
+        let at = at.key("upgrades").index(index);
+        let lower = name.to_ascii_lowercase();
+        let is_token =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);
+        if lower.is_empty() || !lower.bytes().all(is_token) {
+            mistakes.push(
+                Mistake::value(at, "this is no name of a protocol").hint("write \"websocket\""),
+            );
+        } else if lower.starts_with("h2c") || lower.starts_with("http") || lower.starts_with("tls")
+        {
+            mistakes.push(
+                Mistake::value(at, "requests inside would go past every rule of this file")
+                    .hint("HTTP/2 needs no upgrade here: it is spoken from the first byte on"),
+            );
+        } else if let Ok(value) = HeaderValue::from_str(name) {
+            protocols.push(value);
+        }
+    }
+    TunnelRules {
+        protocols: protocols.into(),
+        idle_timeout: Some(route.tunnel_idle_timeout.get()).filter(|idle| !idle.is_zero()),
+        close_at_expiry: route.close_at_expiry,
+    }
 }

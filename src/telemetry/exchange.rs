@@ -4,10 +4,10 @@
 use super::access_log::{self, AccessLog, AccessPolicy, Record};
 use super::metrics::{Metrics, RouteMetrics};
 use crate::identity::Identity;
-use crate::rejection::{Reason, Rejection};
+use crate::rejection::{Reason, Rejection, is_grpc_call};
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -33,6 +33,8 @@ pub struct Exchange {
     /// Target and host, if the record is going to be written.
     asked: Option<(Uri, Option<HeaderValue>)>,
     request_id: HeaderValue,
+    /// Whether the client looks for the outcome in `grpc-status`.
+    grpc: bool,
     route: Arc<RouteMetrics>,
     identity: Option<Arc<Identity>>,
     rejection: Option<Rejection>,
@@ -75,6 +77,8 @@ impl Exchange {
                 .enabled
                 .then(|| (head.uri.clone(), head.headers.get(HOST).cloned())),
             request_id,
+            // gRPC is spoken over HTTP/2 alone.
+            grpc: head.version == Version::HTTP_2 && is_grpc_call(&head.headers),
             route: Arc::clone(outside),
             identity: None,
             rejection: None,
@@ -97,6 +101,11 @@ impl Exchange {
     /// Whether the client asked for the head alone.
     pub fn is_head(&self) -> bool {
         self.method == Method::HEAD
+    }
+
+    /// Whether this is a gRPC call.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc
     }
 
     /// All metrics, for what is counted besides the exchange itself.
@@ -131,6 +140,11 @@ impl Exchange {
         self.sent_upstream = Some(now.saturating_duration_since(self.started));
         self.request_bytes = bytes;
         now
+    }
+
+    /// The client sends bytes of another protocol now; `bytes` counts them.
+    pub fn receiving(&mut self, bytes: Arc<AtomicU64>) {
+        self.request_bytes = Some(bytes);
     }
 
     /// The request is sent once more.

@@ -8,7 +8,7 @@ mod upload;
 pub use form_scan::{FormScan, is_form};
 pub use pool::{Connection, Dispatched, SendError, send, sweep_idle};
 pub use received::Received;
-pub use upload::{Upload, UploadFault, UploadState};
+pub use upload::{Upload, UploadFault, UploadLimits, UploadState};
 
 use prometheus::Histogram;
 use std::sync::Arc;

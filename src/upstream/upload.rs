@@ -3,7 +3,9 @@
 
 use super::Received;
 use super::form_scan::FormScan;
+use crate::headers::{IdentityGuard, trailers};
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use std::fmt;
 use std::future::poll_fn;
@@ -27,11 +29,25 @@ pub enum Upload {
     Streaming(Box<Stream>),
 }
 
+/// What a client's body has to keep to.
+#[derive(Debug)]
+pub struct UploadLimits {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Between two reads.
+    pub patience: Duration,
+    /// What may not come as a trailer either.
+    pub guard: Arc<IdentityGuard>,
+}
+
 /// A client's body with its limits.
 pub struct Stream {
     body: Received,
     left: u64,
     patience: Duration,
+    guard: Arc<IdentityGuard>,
+    /// What came behind the body and may go on.
+    trailers: Option<HeaderMap>,
     timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     state: Arc<UploadState>,
     /// Where there must be no token in the body.
@@ -141,16 +157,18 @@ impl std::error::Error for UploadFault {}
 // === impl Upload ===
 
 impl Upload {
-    /// Wraps a client's body. `limit` in bytes; `patience` is the time between two reads.
-    pub fn new(body: Received, limit: u64, patience: Duration) -> (Self, Option<Arc<UploadState>>) {
+    /// Wraps a client's body.
+    pub fn new(body: Received, limits: UploadLimits) -> (Self, Option<Arc<UploadState>>) {
         if body.is_end_stream() {
             return (Self::Empty, None);
         }
         let state = Arc::new(UploadState::new());
         let stream = Stream {
             body,
-            left: limit,
-            patience,
+            left: limits.bytes,
+            patience: limits.patience,
+            guard: limits.guard,
+            trailers: None,
             timer: None,
             state: Arc::clone(&state),
             scan: None,
@@ -252,7 +270,10 @@ impl Stream {
         Poll::Ready(match data {
             None => {
                 self.state.stage.store(DONE, Relaxed);
-                None
+                self.ended = true;
+                self.trailers
+                    .take()
+                    .map(|trailers| Ok(Frame::trailers(trailers)))
             }
             Some(Err(fault)) => Some(Err(fault)),
             Some(Ok(data)) => {
@@ -278,17 +299,26 @@ impl Stream {
         };
         self.timer = None;
         self.state.moves();
-        // Trailers are not forwarded: they could carry what the identity guard has stripped.
         let data = match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Err(_)) => return Poll::Ready(Some(Err(self.stop(UploadFault::Broken)))),
             Some(Ok(Ok(data))) => data,
-            Some(Ok(Err(_))) | None => {
+            rest => {
+                if let Some(Ok(Err(frame))) = rest {
+                    self.trailers = self.allowed(frame);
+                }
                 let named = self.scan.as_ref().is_some_and(FormScan::ends);
                 let fault = named.then(|| Err(self.stop(UploadFault::SecondToken)));
                 return Poll::Ready(fault);
             }
         };
         Poll::Ready(Some(self.check(&data).map(|()| data)))
+    }
+
+    /// Trailers that may go on. They are no way around the guard of the head.
+    fn allowed(&self, frame: Frame<Bytes>) -> Option<HeaderMap> {
+        let mut trailers = frame.into_trailers().ok()?;
+        trailers::towards_upstream(&mut trailers, &self.guard);
+        Some(trailers).filter(|trailers| !trailers.is_empty())
     }
 
     fn check(&mut self, data: &[u8]) -> Result<(), UploadFault> {
@@ -306,7 +336,7 @@ impl Stream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.holds() == 0 && (self.ended || self.body.is_end_stream())
+        self.holds() == 0 && self.trailers.is_none() && (self.ended || self.body.is_end_stream())
     }
 
     /// Bytes that have been read and not sent.

@@ -38,7 +38,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 20] = [
+const WITHIN: [(&str, &str, &str); 21] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -51,6 +51,11 @@ const WITHIN: [(&str, &str, &str); 20] = [
         "puts the new snapshot where the workers look",
     ),
     ("server", "proxy", "hands over what was admitted"),
+    (
+        "upstream",
+        "headers",
+        "what may not come in the head may not come behind the body either",
+    ),
     (
         "authn",
         "headers",

@@ -1,0 +1,66 @@
+//! Interim responses (RFC 9110 §15.2) on their way from an upstream to the client, and an end to them
+//! where an upstream sends nothing else.
+
+use super::Client;
+use crate::headers;
+use crate::rejection::{Reason, Rejection};
+use crate::upstream::Upload;
+use futures_util::task::AtomicWaker;
+use http::{Request, StatusCode};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::Poll;
+
+/// More interim responses to one request are an attack or a fault.
+const MOST: u32 = 16;
+
+/// The interim responses to one request.
+#[derive(Debug, Default)]
+pub(super) struct Interim {
+    came: AtomicU32,
+    waker: AtomicWaker,
+}
+
+// === impl Interim ===
+
+impl Interim {
+    /// Has hyper tell of the interim responses to `request`, and passes them on to a client that can
+    /// take them.
+    pub(super) fn of(request: &mut Request<Upload>, client: Arc<dyn Client>) -> Arc<Self> {
+        let interim = Arc::new(Self::default());
+        let told = Arc::clone(&interim);
+        hyper::ext::on_informational(request, move |response| {
+            told.waker.wake();
+            if told.came.fetch_add(1, Relaxed) >= MOST {
+                return;
+            }
+            // Nobody asked for a 100: `Expect` has been dealt with on this side.
+            if response.status() == StatusCode::CONTINUE {
+                return;
+            }
+            let mut fields = response.headers().clone();
+            headers::interim_towards_client(&mut fields);
+            client.interim(response.status(), &fields);
+        });
+        interim
+    }
+
+    /// Waits for `response`, unless too many interim ones come first.
+    pub(super) async fn unless_flooded<T>(
+        &self,
+        response: impl Future<Output = Result<T, Rejection>>,
+    ) -> Result<T, Rejection> {
+        let mut response = pin!(response);
+        poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.came.load(Relaxed) > MOST {
+                let note = "no end of interim responses";
+                return Poll::Ready(Err(Rejection::noted(Reason::UpstreamProtocol, note)));
+            }
+            response.as_mut().poll(cx)
+        })
+        .await
+    }
+}
