@@ -28,7 +28,7 @@ pub struct Upstream {
     /// When a request is sent once more.
     pub retry: Retry,
     /// TLS towards the servers.
-    pub tls: Option<UpstreamTls>,
+    pub tls: UpstreamTls,
 }
 
 impl Default for Upstream {
@@ -42,7 +42,7 @@ impl Default for Upstream {
             max_connections: 1024,
             max_pending: 1024,
             retry: Retry::default(),
-            tls: None,
+            tls: UpstreamTls::default(),
         }
     }
 }

@@ -22,9 +22,9 @@ pub(super) fn transport(
         config::Protocol::Http1 => Protocol::Http1,
         config::Protocol::Http2 => Protocol::Http2,
     };
-    let table = upstream.tls.as_ref();
+    let table = &upstream.tls;
     if !tls {
-        if table.is_some() && !upstream.servers.is_empty() {
+        if *table != config::UpstreamTls::default() && !upstream.servers.is_empty() {
             let mistake = Mistake::key(
                 at!["upstream", name, "tls"],
                 "no server of this upstream uses TLS",
@@ -36,10 +36,10 @@ pub(super) fn transport(
         return known.unwrap_or_else(|| Arc::new(Transport::new(protocol, None)));
     }
     let files = TlsFiles {
-        ca: table.and_then(|tls| tls.ca_file.as_deref()),
-        certificate: table.and_then(|tls| tls.cert_file.as_deref()),
-        key: table.and_then(|tls| tls.key_file.as_deref()),
-        server_name: table.and_then(|tls| tls.server_name.as_deref()),
+        ca: table.ca_file.as_deref(),
+        certificate: table.cert_file.as_deref(),
+        key: table.key_file.as_deref(),
+        server_name: table.server_name.as_deref(),
     };
     let fingerprint = files.fingerprint(protocol);
     let same = known(name, env).filter(|known| {

@@ -58,8 +58,8 @@ pub(super) enum Http2Fault {
 impl Http2Fault {
     /// Reads the cause of an error; `None` if it does not come from HTTP/2.
     ///
-    /// hyper keeps the reason to itself, so its text is read. A unit test makes such errors on real
-    /// connections and fails when the text changes.
+    /// hyper keeps the reason to itself, so its text is read. `tests/it/proxying/upstream_http2.rs` makes
+    /// such errors on real connections and fails when the text changes.
     pub(super) fn of(error: &hyper::Error) -> Option<Self> {
         let mut cause = std::error::Error::source(error);
         while let Some(known) = cause {
