@@ -131,6 +131,13 @@ fn check_response<B>(response: &Response<B>) -> Result<(), Rejection> {
         // RFC 9112 §6.3: an error, or an attempt at response splitting.
         return bad("Content-Length and Transfer-Encoding");
     }
+    // RFC 9110 §8.6: what is not one number is read in different ways by different clients.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return bad("a Content-Length that is not one number");
+    }
     Ok(())
 }
 

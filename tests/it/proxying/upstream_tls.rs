@@ -181,6 +181,8 @@ fn mistakes_have_their_place_and_a_hint() {
     ours.issue(folder.path(), "gateway");
     other.issue(folder.path(), "stranger");
     std::fs::write(folder.path().join("noise.pem"), "noise").expect("written");
+    let key = std::fs::read_to_string(folder.path().join("gateway.key")).expect("a key");
+    let secret = key.lines().nth(1).expect("the key itself");
     let https = "https://127.0.0.1:1";
     for (url, lines, words) in [
         (
@@ -228,11 +230,7 @@ fn mistakes_have_their_place_and_a_hint() {
             "tls.server_name = \"a\"",
             &["tls", "no server of this upstream uses TLS", "https://"],
         ),
-        (
-            https,
-            "protocol = \"http3\"",
-            &["protocol", "http1", "http2"],
-        ),
+        (https, "protocol = \"http3\"", &["protocol", "http1"]),
         (https, "retry.on = [\"501\"]", &["retry", "501", "connect"]),
         (https, "retry.attempts = 0", &["attempts", "write 1"]),
         (https, "retry.budget = 20", &["budget", "percentage"]),
@@ -245,7 +243,7 @@ fn mistakes_have_their_place_and_a_hint() {
             assert!(text.contains(word), "{lines}: {word} is not in\n{text}");
         }
         assert!(text.contains("gateway.toml:"), "a place: {text}");
-        assert!(!text.contains("BEGIN"), "nothing of a key: {text}");
+        assert!(!text.contains(secret), "nothing of a key: {text}");
     }
     assert_eq!(config::Protocol::default(), config::Protocol::Http1);
 }
