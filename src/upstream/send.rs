@@ -89,7 +89,10 @@ pub async fn send(
             })
         });
         if number > 1 {
-            let failed = outcome.is_err() || again;
+            let failed = match &outcome {
+                Ok((response, _)) => retry.on.statuses.contains(&response.status()),
+                Err(_) => true,
+            };
             let counts = &retry.counts;
             let count = if failed {
                 &counts.failure

@@ -231,7 +231,11 @@ fn mistakes_have_their_place_and_a_hint() {
             &["tls", "no server of this upstream uses TLS", "https://"],
         ),
         (https, "protocol = \"http3\"", &["protocol", "http1"]),
-        (https, "retry.on = [\"501\"]", &["retry", "501", "connect"]),
+        (
+            https,
+            "retry.on = [\"501\"]",
+            &["retry", "501", "possible value"],
+        ),
         (https, "retry.attempts = 0", &["attempts", "write 1"]),
         (https, "retry.budget = 20", &["budget", "percentage"]),
         (https, "max_connections = 0", &["max_connections", "zero"]),
