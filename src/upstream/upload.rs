@@ -3,8 +3,8 @@
 
 use super::Received;
 use super::form_scan::FormScan;
-use crate::headers::{IdentityGuard, trailers};
 use super::replay::Kept;
+use crate::headers::{IdentityGuard, trailers};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};

@@ -6,6 +6,7 @@ mod connections;
 mod deadlines;
 mod failures;
 mod headers;
+mod interim;
 mod messages;
 mod retries;
 mod routes;

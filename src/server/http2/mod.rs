@@ -47,7 +47,6 @@ pub(super) async fn serve(
         (builder(limits), Socket::new(stream, limits), patience)
     };
     let service = service_fn(|mut request: Request<Incoming>| {
-        client.asked(false);
         as_http1(&mut request);
         let open = Open::new(&client);
         let (shared, client) = (Arc::clone(shared), Arc::clone(&client));

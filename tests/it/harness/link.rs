@@ -8,10 +8,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// A request body of any kind.
@@ -95,4 +96,24 @@ pub fn piecemeal() -> (mpsc::Sender<Bytes>, Body) {
         Some((Ok(Frame::data(receiver.recv().await?)), receiver))
     });
     (sender, StreamBody::new(pieces).boxed_unsync())
+}
+
+/// An HTTP/1.1 server that answers every request with what `answer` makes. Its URL.
+pub async fn serve(
+    answer: impl Fn(Request<Incoming>) -> Response<Body> + Clone + Send + 'static,
+) -> String {
+    let listener = TcpListener::bind(super::local()).await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            let service = service_fn(move |request| {
+                std::future::ready(Ok::<_, std::convert::Infallible>(answer(request)))
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(async move { drop(connection.await) });
+        }
+    });
+    url
 }

@@ -2,6 +2,7 @@
 
 use super::{Reply, within};
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -116,6 +117,67 @@ impl Raw {
     pub async fn some(&mut self) -> String {
         within("something", self.read_some()).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+    }
+
+    /// Whether the other side still takes bytes.
+    pub async fn has_sent(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
+    /// Reads one message with a chunked body: its head; then data, trailers and what is behind, with
+    /// bars between.
+    pub async fn chunked(&mut self) -> (String, String) {
+        let (head, _) = self.reply().await;
+        let (mut body, mut trailers) = (String::new(), String::new());
+        within("a chunked body", async {
+            loop {
+                let size = self.line().await;
+                let size = usize::from_str_radix(&size, 16).expect("a size");
+                if size == 0 {
+                    break;
+                }
+                while self.unread.len() < size + 2 {
+                    assert!(self.read_some().await > 0, "closed in a chunk");
+                }
+                let data: Vec<u8> = self.unread.drain(..size + 2).collect();
+                body.push_str(&String::from_utf8_lossy(&data[..size]));
+            }
+            loop {
+                let line = self.line().await;
+                if line.is_empty() {
+                    break;
+                }
+                trailers.push_str(&format!("{line}\r\n"));
+            }
+        })
+        .await;
+        (head, format!("{body}|{trailers}|"))
+    }
+
+    async fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = find(&self.unread, b"\r\n") {
+                let line: Vec<u8> = self.unread.drain(..end + 2).collect();
+                return String::from_utf8_lossy(&line[..end]).into_owned();
+            }
+            assert!(self.read_some().await > 0, "closed in a line");
+        }
+    }
+
+    /// Says back whatever comes, until the other side closes.
+    pub async fn echo(&mut self) {
+        loop {
+            let said = std::mem::take(&mut self.unread);
+            self.try_send(&said).await;
+            if self.read_some().await == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing comes for this long.
+    pub async fn is_silent(&mut self, long: Duration) -> bool {
+        self.unread.is_empty() && tokio::time::timeout(long, self.read_some()).await.is_err()
     }
 
     async fn read_some(&mut self) -> usize {
