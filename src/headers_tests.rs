@@ -51,6 +51,7 @@ fn forwarded(
         "x-forwarded-host",
         "x-forwarded-proto",
         "x-request-id",
+        "traceparent",
     ];
     Ok(all
         .into_iter()
@@ -71,6 +72,7 @@ fn all_forwarded(
         HeaderName::from_static("x-user"),
         HeaderName::from_static("x-bonterra-subject"),
     ];
+    let trace = Trace::of(&headers, peer.trusted, 0.0);
     towards_upstream(
         &mut headers,
         &Forwarding {
@@ -82,6 +84,7 @@ fn all_forwarded(
             peer_text: &peer.address.ip().to_string().parse().expect("a value"),
             host: &HeaderValue::from_static("api.example.com"),
             request_id: &HeaderValue::from_static("id"),
+            trace: &trace,
         },
     )
     .map_err(|rejection| rejection.reason)?;

@@ -32,6 +32,7 @@ mod shape;
 mod show;
 mod suggest;
 mod syntax;
+mod telemetry;
 mod text;
 mod token_cache;
 mod tree;
@@ -63,6 +64,7 @@ pub use secret::{Resolved, Secret, SecretSource};
 pub use server::Server;
 pub use show::show;
 pub use suggest::suggest;
+pub use telemetry::Telemetry;
 pub use text::BadText;
 pub use token_cache::TokenCache;
 pub use units::{Dur, Percent, Size};
@@ -93,4 +95,7 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Routes.
     pub route: Vec<Route>,
+    /// Traces of requests, for a collector of OpenTelemetry. Without this table nothing is recorded or sent, and a `traceparent` still goes
+    /// to upstreams. Changes take a restart.
+    pub telemetry: Option<Telemetry>,
 }
