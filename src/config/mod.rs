@@ -97,5 +97,7 @@ pub struct Config {
     pub route: Vec<Route>,
     /// Traces of requests, for a collector of OpenTelemetry. Without this table nothing is recorded or sent, and a `traceparent` still goes
     /// to upstreams. Changes take a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Telemetry")]
     pub telemetry: Option<Telemetry>,
 }

@@ -454,7 +454,10 @@ async fn an_outage_is_one_line_in_the_log() {
     ))
     .await;
     let metric = async |name: &str| {
-        let text = request(gateway.admin, "GET", "/metrics").send().await.text();
+        let text = request(gateway.admin, "GET", "/metrics")
+            .send()
+            .await
+            .text();
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
         text.lines().find_map(value).unwrap_or(0.0)
     };
@@ -515,7 +518,9 @@ async fn a_collector_behind_tls_is_checked_against_the_system_s_authorities() {
     std::fs::write(&file, config).expect("written");
     let start = |roots: &Path| {
         let mut command = program::program(&["run", "-c", file.to_str().expect("UTF-8")]);
-        command.env("SSL_CERT_FILE", roots).env_remove("SSL_CERT_DIR");
+        command
+            .env("SSL_CERT_FILE", roots)
+            .env_remove("SSL_CERT_DIR");
         Running::start(command)
     };
     let serving = async |running: &Running| {
@@ -525,10 +530,7 @@ async fn a_collector_behind_tls_is_checked_against_the_system_s_authorities() {
         .await;
         let event = running.event("serving").expect("serving");
         let listen = event["listen"].as_str().expect("an address");
-        listen
-            .trim_matches(['[', ']'])
-            .parse()
-            .expect("an address")
+        listen.trim_matches(['[', ']']).parse().expect("an address")
     };
     // An authority that has nothing to do with it.
     let other = rcgen::generate_simple_self_signed(vec!["other".to_owned()]).expect("another");
@@ -536,7 +538,10 @@ async fn a_collector_behind_tls_is_checked_against_the_system_s_authorities() {
     std::fs::write(&strangers, other.cert.pem()).expect("written");
     let running = start(&strangers);
     let address = serving(&running).await;
-    assert_eq!(request(address, "GET", "/public/1").send().await.status, 200);
+    assert_eq!(
+        request(address, "GET", "/public/1").send().await.status,
+        200
+    );
     eventually("the collector is not believed", || {
         let message = "the collector does not take spans";
         std::future::ready(running.event(message).is_some())
