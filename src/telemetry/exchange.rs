@@ -246,23 +246,23 @@ impl Exchange {
         }
     }
 
-    /// The exchange as its spans tell it. Takes what it holds: the exchange is over.
-    fn finished(&mut self, total: Duration) -> Finished {
+    /// The exchange as its spans tell it.
+    fn finished(&self, total: Duration) -> Finished {
         let asked = self.asked.as_ref();
         let host = asked.and_then(|(_, host)| host.as_ref()?.to_str().ok());
         Finished {
             trace: self.trace,
             ended: SystemTime::now(),
             total,
-            method: std::mem::take(&mut self.method),
+            method: self.method.clone(),
             path: spans::copied(asked.map_or("", |(uri, _)| uri.path())),
             host: host.map(spans::copied),
             client: self.client,
             route: Arc::clone(&self.route),
             status: self.status,
             reason: self.rejection.as_ref().map(|it| it.reason.as_str()),
-            call: self.upstream.take().map(|upstream| Call {
-                upstream,
+            call: self.upstream.as_ref().map(|upstream| Call {
+                upstream: Arc::clone(upstream),
                 sent: self.sent_upstream.unwrap_or_default(),
                 answered: self.answered_upstream,
                 retries: self.retries,
@@ -292,11 +292,8 @@ impl Drop for Exchange {
             let record = self.record(uri, host.as_ref(), total);
             self.observer.access_log.write(self.policy, &record);
         }
-        if self.observer.recorder(&self.trace).is_some() {
-            let finished = self.finished(total);
-            if let Some(spans) = &self.observer.spans {
-                spans.send(finished);
-            }
+        if let Some(spans) = self.observer.recorder(&self.trace) {
+            spans.send(self.finished(total));
         }
     }
 }

@@ -139,9 +139,9 @@ impl TraceContext {
     /// The header's value, in version 00.
     pub fn header(&self) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&mut text[3..35], self.trace.0.get());
-        write_hex(&mut text[36..52], self.span.0.get().into());
-        write_hex(&mut text[53..], self.flags.into());
+        write_hex(&mut text[3..35], &self.trace.bytes());
+        write_hex(&mut text[36..52], &self.span.bytes());
+        write_hex(&mut text[53..], &[self.flags]);
         // Digits and hyphens are always a header value.
         HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
     }
@@ -189,7 +189,10 @@ impl fmt::Debug for TraceId {
 
 impl Serialize for TraceId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        // In every access record: without the detour through the formatter.
+        let mut text = [0; 32];
+        write_hex(&mut text, &self.bytes());
+        serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -231,12 +234,11 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// Fills `text` with the last digits of a number.
-fn write_hex(text: &mut [u8], mut number: u128) {
-    for place in text.iter_mut().rev() {
-        let digit = (number & 0xf) as u8;
-        *place = digit + if digit < 10 { b'0' } else { b'a' - 10 };
-        number >>= 4;
+/// Fills `text` with two digits for each byte.
+fn write_hex(text: &mut [u8], bytes: &[u8]) {
+    let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };
+    for (places, byte) in text.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *places = [digit(byte >> 4), digit(byte & 0xf)];
     }
 }
 

@@ -30,6 +30,7 @@ fn what_a_traceparent_says() {
         let context = TraceContext::parse(text.as_bytes()).expect(&text);
         assert_eq!(context.trace.to_string(), TRACE, "{text}");
         assert_eq!(context.span.to_string(), SPAN, "{text}");
+        assert_eq!(serde_json::json!(context.trace), TRACE, "{text}");
         assert_eq!(context.flags, flags, "{text}");
         assert_eq!(
             context.header(),

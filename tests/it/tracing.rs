@@ -344,6 +344,20 @@ async fn what_is_not_sampled_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_change_of_telemetry_takes_a_restart_and_says_so() {
+    let collector = Collector::start().await;
+    let world = World::start().await;
+    let config = std::fs::read_to_string(world.gateway.file()).expect("the file");
+    let table = format!("[telemetry]\notlp_endpoint = \"{}\"\n", collector.url());
+    std::fs::write(world.gateway.file(), format!("{config}\n{table}")).expect("written");
+    let reloader = &world.gateway.app.reloader;
+    let report = reloader.reload("test").await.expect("reloaded");
+    assert_eq!(report.restart, ["telemetry"]);
+    let reply = world.get("/public/1").send().await;
+    assert_eq!(told(&reply)[2], "00", "nobody records it yet");
+}
+
+#[tokio::test]
 async fn spans_tell_no_secret() {
     let collector = Collector::start().await;
     let world = World::with(&traced(&collector.url(), "")).await;
