@@ -11,6 +11,7 @@ use crate::store::SharedStore;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::exchange::Observer;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp;
 use crate::upstream;
 use arc_swap::ArcSwap;
 use pingora_runtime::{BlockingPoolOpts, NoStealRuntime, RuntimeOpts};
@@ -45,6 +46,7 @@ pub struct App {
     workers: Workers,
     tasks: Vec<JoinHandle<()>>,
     access_log: WorkerGuard,
+    exporter: Option<otlp::Exporter>,
 }
 
 /// Why a gateway does not start.
@@ -56,6 +58,8 @@ pub enum StartError {
     Listen(SocketAddr, io::Error),
     /// Metrics cannot be set up.
     Metrics(prometheus::Error),
+    /// Spans cannot be sent where `[telemetry]` says.
+    Telemetry(otlp::SetupError),
 }
 
 /// How a gateway ended.
@@ -75,6 +79,7 @@ impl fmt::Display for StartError {
             Self::Config(errors) => errors.fmt(f),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Self::Metrics(error) => write!(f, "cannot set up metrics: {error}"),
+            Self::Telemetry(error) => write!(f, "cannot set up [telemetry]: {error}"),
         }
     }
 }
@@ -120,10 +125,18 @@ impl App {
         let admin = bind(snapshot.config.admin.listen.0)?;
         let count = workers(&snapshot);
         let (access_log, flush) = AccessLog::to(access_log);
+        let (spans, exporter) = snapshot
+            .telemetry
+            .as_ref()
+            .map(|settings| otlp::start(settings, &env.metrics))
+            .transpose()
+            .map_err(StartError::Telemetry)?
+            .unzip();
         let shared = Arc::new(Shared {
             observer: Arc::new(Observer {
                 metrics: Arc::clone(&env.metrics),
                 access_log,
+                spans,
             }),
             snapshot: ArcSwap::from_pointee(snapshot),
             drain: Drain::new(count),
@@ -149,6 +162,7 @@ impl App {
             workers,
             tasks,
             access_log: flush,
+            exporter,
         })
     }
 
@@ -214,6 +228,9 @@ impl App {
         }
         self.shared.drain.advance(Stage::Draining);
         self.workers.end().await;
+        if let Some(exporter) = self.exporter {
+            exporter.end().await;
+        }
         drop(self.access_log);
     }
 }

@@ -10,6 +10,7 @@ pub use claim::encode_claim;
 use crate::identity::Identity;
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
+use crate::telemetry::trace::Trace;
 use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA,
@@ -109,6 +110,8 @@ pub struct Forwarding<'a> {
     pub host: &'a HeaderValue,
     /// The id of this exchange.
     pub request_id: &'a HeaderValue,
+    /// Its place in its trace.
+    pub trace: &'a Trace,
 }
 
 // === impl Forwarding ===
@@ -322,6 +325,7 @@ fn set_forwarded(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     }
     headers.append(VIA, VIA_VALUE);
     headers.insert(X_REQUEST_ID, forwarding.request_id.clone());
+    forwarding.trace.tell(headers);
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {

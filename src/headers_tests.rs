@@ -51,6 +51,7 @@ fn forwarded(
         "x-forwarded-host",
         "x-forwarded-proto",
         "x-request-id",
+        "traceparent",
     ];
     Ok(all
         .into_iter()
@@ -71,6 +72,7 @@ fn all_forwarded(
         HeaderName::from_static("x-user"),
         HeaderName::from_static("x-bonterra-subject"),
     ];
+    let trace = Trace::of(&headers, peer.trusted, 0.0);
     towards_upstream(
         &mut headers,
         &Forwarding {
@@ -82,6 +84,7 @@ fn all_forwarded(
             peer_text: &peer.address.ip().to_string().parse().expect("a value"),
             host: &HeaderValue::from_static("api.example.com"),
             request_id: &HeaderValue::from_static("id"),
+            trace: &trace,
         },
     )
     .map_err(|rejection| rejection.reason)?;
@@ -189,8 +192,13 @@ fn where_a_request_came_from() {
         ("x-forwarded-proto", "https"),
     ];
     let untrusted = all_forwarded(&sent, None, true, "192.0.2.1:5").expect("forwarded");
+    let plain: Vec<_> = untrusted
+        .iter()
+        .filter(|line| !line.starts_with("traceparent: 00-"))
+        .collect();
+    assert_eq!(plain.len(), untrusted.len() - 1);
     assert_eq!(
-        untrusted,
+        plain,
         [
             "forwarded: for=192.0.2.1;host=\"api.example.com\";proto=http",
             "via: 1.1 bonterra-gateway",
@@ -213,6 +221,28 @@ fn where_a_request_came_from() {
         trusted.contains(&"forwarded: for=6.6.6.6".to_owned()),
         "{trusted:?}"
     );
+}
+
+#[test]
+fn a_trace_goes_on_from_a_trusted_proxy_only() {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let sent = [("traceparent", parent), ("tracestate", "a=1")];
+    for (peer, goes_on) in [("192.0.2.1:5", false), ("10.0.0.9:5", true)] {
+        let got = all_forwarded(&sent, None, true, peer).expect("forwarded");
+        let told: Vec<_> = got
+            .iter()
+            .filter_map(|line| line.strip_prefix("traceparent: "))
+            .collect();
+        assert_eq!(told.len(), 1, "{got:?}");
+        assert_eq!(told[0][..36] == parent[..36], goes_on, "{got:?}");
+        assert_ne!(told[0][36..52], parent[36..52], "{got:?}");
+        let state = got.contains(&"tracestate: a=1".to_owned());
+        assert_eq!(state, goes_on, "{got:?}");
+    }
+    // What comes with a traceparent that cannot be read means nothing.
+    let sent = [("traceparent", "00-1-1-01"), ("tracestate", "a=1")];
+    let got = all_forwarded(&sent, None, true, "10.0.0.9:5").expect("forwarded");
+    assert!(!got.contains(&"tracestate: a=1".to_owned()), "{got:?}");
 }
 
 #[test]

@@ -20,12 +20,13 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// A file that has just changed may still be in the writing.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// Keys under `[server]` and `[admin]` that only a restart can change.
-const AT_START: [&str; 4] = [
+/// Keys and tables that only a restart can change.
+const AT_START: [&str; 5] = [
     "server.listen",
     "server.workers",
     "admin.listen",
     "log.level",
+    "telemetry",
 ];
 
 /// What a reload changed.

@@ -7,6 +7,7 @@ use bonterra_gateway::headers::{
 };
 use bonterra_gateway::identity::{Claims, Identity, Scopes};
 use bonterra_gateway::request::TrustedProxies;
+use bonterra_gateway::telemetry::trace::{Trace, TraceContext};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::SocketAddr;
 
@@ -33,8 +34,9 @@ const OVERRIDES: [&str; 5] = [
 ];
 
 /// What the gateway itself says to an upstream, besides the identity.
-const OWN: [&str; 6] = [
+const OWN: [&str; 7] = [
     "forwarded",
+    "traceparent",
     "via",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -86,6 +88,7 @@ fn upstream(sent: &HeaderMap, way: Way) -> bool {
     let peer = proxies.peer(SocketAddr::from((address, 4711)));
     let identity = identity();
     let guard = IdentityGuard::new([HeaderName::from_static("x-user")].iter());
+    let trace = Trace::of(sent, way.trusted, 0.0);
     let forwarding = Forwarding {
         identity: way.known.then_some(&identity),
         guard: &guard,
@@ -95,6 +98,7 @@ fn upstream(sent: &HeaderMap, way: Way) -> bool {
         peer_text: &value(&peer.address.ip().to_string()),
         host: &value("api.example.com"),
         request_id: &value("4711"),
+        trace: &trace,
     };
     let mut got = sent.clone();
     if towards_upstream(&mut got, &forwarding).is_err() {
@@ -104,6 +108,7 @@ fn upstream(sent: &HeaderMap, way: Way) -> bool {
     identity_is_ours(&got, &guard, way);
     ends_here(sent, &got);
     facts_are_ours(&got, way);
+    trace_is_ours(sent, &got, &trace, way);
     for (name, value) in &got {
         let ours = OWN.contains(&name.as_str()) || guard.forbids(name);
         let was_sent = sent.get_all(name).iter().any(|before| before == value);
@@ -198,6 +203,24 @@ fn facts_are_ours(got: &HeaderMap, way: Way) {
         assert!(own || !folded.starts_with("x-forwarded-"), "{name}");
         assert!(own || !OWN.contains(&folded.as_str()), "{name} disguised");
         assert!(!OVERRIDES.contains(&folded.as_str()), "{name} disguised");
+    }
+}
+
+/// One `traceparent`, with an id of the gateway's own; what is said of the trace besides goes on only with
+/// the trace of a trusted proxy.
+fn trace_is_ours(sent: &HeaderMap, got: &HeaderMap, trace: &Trace, way: Way) {
+    let told = TraceContext::from_headers(got).expect("one that is valid");
+    assert_eq!(told, trace.context);
+    let theirs = TraceContext::from_headers(sent);
+    match theirs.filter(|_| way.trusted) {
+        Some(theirs) => {
+            assert_eq!(told.trace, theirs.trace);
+            assert_ne!(told.span, theirs.span);
+        }
+        None => {
+            assert!(theirs.is_none_or(|theirs| theirs.trace != told.trace));
+            assert!(!got.contains_key("tracestate"));
+        }
     }
 }
 

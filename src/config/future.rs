@@ -5,7 +5,7 @@ use super::path::{KeyPath, Segment};
 /// Table (`*` for any name or index) and its keys to come. A key leaves this list when its field arrives; a test
 /// holds that none is in both.
 const FUTURE: &[(&[&str], &[&str])] = &[
-    (&[], &["store", "telemetry"]),
+    (&[], &["store"]),
     (&["server"], &["tls", "proxy_protocol"]),
     (
         &["issuer", "*"],

@@ -32,6 +32,7 @@ mod shape;
 mod show;
 mod suggest;
 mod syntax;
+mod telemetry;
 mod text;
 mod token_cache;
 mod transport;
@@ -64,6 +65,7 @@ pub use secret::{Resolved, Secret, SecretSource};
 pub use server::Server;
 pub use show::show;
 pub use suggest::suggest;
+pub use telemetry::Telemetry;
 pub use text::BadText;
 pub use token_cache::TokenCache;
 pub use transport::{Protocol, Retry, RetryOn, UpstreamTls};
@@ -95,4 +97,9 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Routes.
     pub route: Vec<Route>,
+    /// Traces of requests, for a collector of OpenTelemetry. Without this table nothing is recorded or sent, and a `traceparent` still goes
+    /// to upstreams. Changes take a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Telemetry")]
+    pub telemetry: Option<Telemetry>,
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::outbound::{Outbound, OutboundError, Reply};
+use crate::telemetry::trace::Trace;
 
 /// Largest answer of a token endpoint that is read, in bytes.
 const MAX_REPLY: usize = 1024 * 1024;
@@ -15,15 +16,18 @@ pub struct TokenIssuer {
     pub outbound: Outbound,
     /// The issuer's token endpoint.
     pub token_endpoint: http::Uri,
+    /// Tells the issuer which trace its answer belongs to.
+    pub trace: Trace,
 }
 
 impl TokenIssuer {
     /// Posts a form to the token endpoint. Sent at most once, whatever happens.
     pub(super) async fn post(
         &self,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         form: Bytes,
     ) -> Result<Reply, OutboundError> {
+        self.trace.tell(&mut headers);
         self.outbound
             .post_form(&self.token_endpoint, headers, form, MAX_REPLY)
             .await

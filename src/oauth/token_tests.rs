@@ -1,6 +1,7 @@
 use super::*;
 use crate::outbound::Outbound;
 use crate::outbound::testing::{Act, Server};
+use crate::telemetry::trace::Trace;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -199,6 +200,7 @@ fn issuer(server: &Server) -> TokenIssuer {
     TokenIssuer {
         outbound: Outbound::new(None, Duration::from_millis(500)).unwrap(),
         token_endpoint: server.uri("/oauth/token"),
+        trace: Trace::of(&HeaderMap::new(), false, 0.0),
     }
 }
 

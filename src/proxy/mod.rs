@@ -207,6 +207,7 @@ fn outgoing(
         peer_text: errand.peer_text,
         path: errand.path.as_deref(),
         request_id: exchange.request_id(),
+        trace: exchange.trace(),
     };
     // Who is known has shown a token in the header (RFC 6750 §2: in one place only). A form is one
     // if the client says so, or if the upstream is told so.

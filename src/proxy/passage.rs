@@ -6,6 +6,7 @@ use crate::headers::{self, Forwarding, trailers};
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::snapshot::Snapshot;
+use crate::telemetry::trace::Trace;
 use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -26,6 +27,8 @@ pub struct Passage<'a> {
     pub path: Option<&'a str>,
     /// The id of this exchange.
     pub request_id: &'a HeaderValue,
+    /// Its place in its trace.
+    pub trace: &'a Trace,
 }
 
 // === impl Passage ===
@@ -63,6 +66,7 @@ impl Passage<'_> {
                 peer_text: self.peer_text,
                 host: &host,
                 request_id: self.request_id,
+                trace: self.trace,
             },
         )?;
         if takes_trailers {

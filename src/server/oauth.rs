@@ -6,6 +6,7 @@ use crate::oauth::{self, OAuthError, Surface, TokenIssuer, TokenReply};
 use crate::proxy::ResponseBody;
 use crate::snapshot::{Mount, Snapshot};
 use crate::telemetry::exchange::Exchange;
+use crate::telemetry::trace::Trace;
 use crate::upstream::Received;
 use bytes::Bytes;
 use http::Response;
@@ -23,7 +24,7 @@ pub(super) async fn token(
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let reply = match collect(body, &mount.surface, snapshot.limits.body_timeout).await {
-        Ok(body) => ask(mount, &head, body).await,
+        Ok(body) => ask(mount, &head, body, *exchange.trace()).await,
         Err(Unread::TooLarge) => refused(OAuthError::BodyTooLarge, &mount.surface.realm),
         Err(Unread::TooSlow) => refused(OAuthError::BodyTooSlow, &mount.surface.realm),
         Err(Unread::Broken) => refused(OAuthError::BodyBroken, &mount.surface.realm),
@@ -48,7 +49,7 @@ pub(super) async fn token(
     service::own(response, id.to_str().unwrap_or_default(), Some(exchange))
 }
 
-async fn ask(mount: &Mount, head: &Parts, body: Bytes) -> TokenReply {
+async fn ask(mount: &Mount, head: &Parts, body: Bytes, trace: Trace) -> TokenReply {
     let endpoints = mount.provider.issuer.keys.endpoints();
     let Some(token_endpoint) = endpoints.and_then(|endpoints| endpoints.token.clone()) else {
         let realm = &mount.surface.realm;
@@ -58,6 +59,7 @@ async fn ask(mount: &Mount, head: &Parts, body: Bytes) -> TokenReply {
     let issuer = TokenIssuer {
         outbound: mount.provider.outbound().clone(),
         token_endpoint,
+        trace,
     };
     oauth::token(&mount.surface, &issuer, head, body).await
 }

@@ -57,12 +57,14 @@ async fn answer(
     let body = Received::new(body, &client.arriving);
     let peer = snapshot.trusted.peer(client.address);
     let id = request_id(&head.headers, peer);
+    let trace = shared.observer.trace(&head.headers, peer.trusted);
     let mut exchange = Exchange::begin(
         &shared.observer,
         snapshot.access_policy,
         &head,
         client.address.ip().to_canonical(),
         id,
+        trace,
         &snapshot.outside,
     );
     if let Some(flaw) = client.flaw() {

@@ -54,6 +54,7 @@ fn observe(
     let record = Record {
         time: access_log::timestamp(),
         request_id,
+        trace_id: None,
         client: peer.ip().to_canonical(),
         method: "-",
         host: "-",

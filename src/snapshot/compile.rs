@@ -1,6 +1,6 @@
 //! From the file to its meaning, or to every mistake in it.
 
-use super::{Limits, Snapshot, issuers, routes, upstreams};
+use super::{Limits, Snapshot, issuers, routes, telemetry, upstreams};
 use crate::at;
 use crate::authn::Issuers;
 use crate::authn::known::{Bounds, KnownTokens};
@@ -53,6 +53,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         mistakes.push(nothing.hint("without a [[route]] or an [oauth.NAME] nothing is served"));
     }
     let limits = limits(&config.server, mistakes);
+    let telemetry = telemetry::build(config.telemetry.as_ref(), mistakes);
     let providers = issuers::build(&config, env, mistakes);
     let upstreams = upstreams::build(&config, env, mistakes);
     let mut table = RouteTable::default();
@@ -81,6 +82,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         clock: env.clock.clone(),
         upstreams,
         access_policy: access_policy(&config.log),
+        telemetry,
         outside: Arc::new(env.metrics.route(&"-".into())),
         config,
     })

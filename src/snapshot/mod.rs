@@ -10,6 +10,7 @@ mod issuers;
 mod opaque;
 mod routes;
 mod rules;
+mod telemetry;
 mod transport;
 mod upstreams;
 
@@ -28,6 +29,7 @@ use crate::request::TrustedProxies;
 use crate::route::RouteTable;
 use crate::telemetry::access_log::AccessPolicy;
 use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::otlp;
 use crate::upstream::Upstream;
 use http::HeaderValue;
 use std::net::SocketAddr;
@@ -62,6 +64,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// What goes to the access log.
     pub access_policy: AccessPolicy,
+    /// Where spans go and how many: `[telemetry]`. What runs has it from the start.
+    pub telemetry: Option<otlp::Settings>,
     /// Metrics of requests that no route took.
     pub outside: Arc<RouteMetrics>,
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::log::LogFormat;
+use super::trace::TraceId;
 
 /// Records that may wait for the writer; beyond that the newest are dropped rather than requests
 /// delayed.
@@ -37,6 +38,10 @@ pub struct Record<'a> {
     pub time: String,
     /// The id that the upstream and the client saw too.
     pub request_id: &'a str,
+    /// The trace that the exchange belongs to: 32 hexadecimal digits, as in `traceparent`. Not there
+    /// if what came never became a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<TraceId>,
     /// The client's address.
     pub client: IpAddr,
     /// The method as sent.
@@ -157,6 +162,9 @@ fn text(record: &Record<'_>) -> String {
             // Writing to a String cannot fail.
             let _ = write!(line, " {name}={value:?}");
         }
+    }
+    if let Some(trace) = record.trace_id {
+        let _ = write!(line, " trace={trace}");
     }
     if record.aborted {
         line.push_str(" aborted");

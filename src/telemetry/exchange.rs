@@ -3,15 +3,18 @@
 
 use super::access_log::{self, AccessLog, AccessPolicy, Record};
 use super::metrics::{Metrics, RouteMetrics};
+use super::otlp::Spans;
+use super::spans::{self, Call, Finished};
+use super::trace::Trace;
 use crate::identity::Identity;
 use crate::rejection::{Reason, Rejection, is_grpc_call};
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Where exchanges are counted and written.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub struct Observer {
     pub metrics: Arc<Metrics>,
     /// The access log.
     pub access_log: AccessLog,
+    /// Where spans go: `[telemetry]`. `None`: nowhere.
+    pub spans: Option<Spans>,
 }
 
 /// What is known of an exchange so far.
@@ -30,11 +35,12 @@ pub struct Exchange {
     started: Instant,
     client: IpAddr,
     method: Method,
-    /// Target and host, if the record is going to be written.
+    /// Target and host, if a record is going to be written or spans sent.
     asked: Option<(Uri, Option<HeaderValue>)>,
     request_id: HeaderValue,
     /// Whether the client looks for the outcome in `grpc-status`.
     grpc: bool,
+    trace: Trace,
     route: Arc<RouteMetrics>,
     identity: Option<Arc<Identity>>,
     rejection: Option<Rejection>,
@@ -54,6 +60,21 @@ fn client_left() -> StatusCode {
     StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
 }
 
+// === impl Observer ===
+
+impl Observer {
+    /// The place in its trace of a request with these headers, from a peer that is believed or not.
+    pub fn trace(&self, headers: &HeaderMap, trusted: bool) -> Trace {
+        let sample = self.spans.as_ref().map_or(0.0, Spans::sample);
+        Trace::of(headers, trusted, sample)
+    }
+
+    /// Where the spans of an exchange go, if they are recorded.
+    fn recorder(&self, trace: &Trace) -> Option<&Spans> {
+        self.spans.as_ref().filter(|_| trace.is_sampled())
+    }
+}
+
 // === impl Exchange ===
 
 impl Exchange {
@@ -64,6 +85,7 @@ impl Exchange {
         head: &Parts,
         client: IpAddr,
         request_id: HeaderValue,
+        trace: Trace,
         outside: &Arc<RouteMetrics>,
     ) -> Box<Self> {
         observer.metrics.requests_in_flight.inc();
@@ -73,12 +95,12 @@ impl Exchange {
             started: Instant::now(),
             client,
             method: head.method.clone(),
-            asked: policy
-                .enabled
+            asked: (policy.enabled || observer.recorder(&trace).is_some())
                 .then(|| (head.uri.clone(), head.headers.get(HOST).cloned())),
             request_id,
             // gRPC is spoken over HTTP/2 alone.
             grpc: head.version == Version::HTTP_2 && is_grpc_call(&head.headers),
+            trace,
             route: Arc::clone(outside),
             identity: None,
             rejection: None,
@@ -96,6 +118,11 @@ impl Exchange {
     /// The id of this exchange.
     pub fn request_id(&self) -> &HeaderValue {
         &self.request_id
+    }
+
+    /// The exchange's place in its trace.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// Whether the client asked for the head alone.
@@ -185,6 +212,7 @@ impl Exchange {
         Record {
             time: access_log::timestamp(),
             request_id: self.request_id.to_str().unwrap_or_default(),
+            trace_id: Some(self.trace.context.trace),
             client: self.client,
             method: self.method.as_str(),
             host: host.and_then(|host| host.to_str().ok()).unwrap_or_default(),
@@ -217,6 +245,31 @@ impl Exchange {
             aborted: !self.complete,
         }
     }
+
+    /// The exchange as its spans tell it.
+    fn finished(&self, total: Duration) -> Finished {
+        let asked = self.asked.as_ref();
+        let host = asked.and_then(|(_, host)| host.as_ref()?.to_str().ok());
+        Finished {
+            trace: self.trace,
+            ended: SystemTime::now(),
+            total,
+            method: self.method.clone(),
+            path: spans::copied(asked.map_or("", |(uri, _)| uri.path())),
+            host: host.map(spans::copied),
+            client: self.client,
+            route: Arc::clone(&self.route),
+            status: self.status,
+            reason: self.rejection.as_ref().map(|it| it.reason.as_str()),
+            call: self.upstream.as_ref().map(|upstream| Call {
+                upstream: Arc::clone(upstream),
+                sent: self.sent_upstream.unwrap_or_default(),
+                answered: self.answered_upstream,
+                retries: self.retries,
+            }),
+            aborted: !self.complete,
+        }
+    }
 }
 
 impl Drop for Exchange {
@@ -233,9 +286,14 @@ impl Drop for Exchange {
         if let Some(Rejection { reason, .. }) = &self.rejection {
             self.route.refused(reason);
         }
-        if let Some((uri, host)) = &self.asked {
+        if self.policy.enabled
+            && let Some((uri, host)) = &self.asked
+        {
             let record = self.record(uri, host.as_ref(), total);
             self.observer.access_log.write(self.policy, &record);
+        }
+        if let Some(spans) = self.observer.recorder(&self.trace) {
+            spans.send(self.finished(total));
         }
     }
 }

@@ -77,6 +77,10 @@ metrics! {
     oauth_requests_total: IntCounterVec ["surface", "endpoint", "grant", "outcome"],
     /// Seconds that a request to the OAuth surface took, the issuer included.
     oauth_request_duration_seconds: HistogramVec ["surface", "endpoint"],
+    /// Spans that the collector of `[telemetry]` has taken.
+    trace_spans_exported_total: IntCounter [],
+    /// Spans that were dropped, because the queue was full or the collector did not take them.
+    trace_spans_dropped_total: IntCounter [],
     /// Whether the last reload of the configuration succeeded (1) or failed (0).
     config_last_reload_successful: IntGauge [],
     /// Unix time of the last successful reload of the configuration.
@@ -106,6 +110,7 @@ declare! {
     IntGaugeVec: |opts, labels| Self::new(opts, labels);
     GaugeVec: |opts, labels| Self::new(opts, labels);
     IntGauge: |opts, _labels| Self::with_opts(opts);
+    IntCounter: |opts, _labels| Self::with_opts(opts);
     Gauge: |opts, _labels| Self::with_opts(opts);
     HistogramVec: |opts, labels| Self::new(HistogramOpts::from(opts).buckets(BUCKETS.to_vec()), labels);
 }

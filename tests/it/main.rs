@@ -21,4 +21,5 @@ mod refusals;
 mod revocation;
 mod rim;
 mod smoke;
+mod tracing;
 mod tunnels;

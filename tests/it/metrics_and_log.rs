@@ -165,6 +165,8 @@ async fn every_metric_is_there_with_its_labels() {
             "histogram",
             "surface endpoint",
         ),
+        ("trace_spans_exported_total", "counter", ""),
+        ("trace_spans_dropped_total", "counter", ""),
         ("config_last_reload_successful", "gauge", ""),
         ("config_last_reload_success_timestamp_seconds", "gauge", ""),
         ("build_info", "gauge", "version revision"),
@@ -473,6 +475,8 @@ async fn a_record_tells_the_whole_exchange() {
         "total {total}, upstream {upstream}, own {own}"
     );
     assert!(take("request_id").is_string());
+    let trace = reply.upstream_saw("traceparent")[0][3..35].to_owned();
+    assert_eq!(take("trace_id"), json!(trace), "as the upstream saw it");
     assert_eq!(
         record,
         json!({

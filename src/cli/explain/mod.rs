@@ -20,6 +20,7 @@ use crate::request::{Peer, RequestView};
 use crate::server::{self, Verdict};
 use crate::snapshot::{Mount, Provider, Snapshot, compile};
 use crate::steps::{Steps as _, Told, Untold};
+use crate::telemetry::trace::Trace;
 use http::HeaderValue;
 use http::request::Parts;
 use question::Unusable;
@@ -176,6 +177,8 @@ impl Case<'_> {
     fn passage(&self, view: RequestView<'_>, admission: &Admission) -> Result<Parts, Rejection> {
         let address = self.peer.address.ip().to_canonical().to_string();
         let path = view.canonical();
+        let telemetry = self.snapshot.telemetry.as_ref();
+        let sample = telemetry.map_or(0.0, |telemetry| telemetry.sample);
         let passage = Passage {
             admission,
             snapshot: self.snapshot,
@@ -185,6 +188,7 @@ impl Case<'_> {
                 .unwrap_or(HeaderValue::from_static("unknown")),
             path: path.as_deref(),
             request_id: &server::request_id(&self.head.headers, self.peer),
+            trace: &Trace::of(&self.head.headers, self.peer.trusted, sample),
         };
         passage.head(self.head.clone())
     }

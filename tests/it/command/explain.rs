@@ -398,6 +398,11 @@ async fn what_the_upstream_would_get_is_what_it_gets() {
             if name == "x-request-id" {
                 *value = "some".to_owned();
             }
+            if name == "traceparent" {
+                // A new trace each time.
+                assert_eq!((value.len(), &value[..3]), (55, "00-"), "{value}");
+                *value = "some".to_owned();
+            }
             if name == "authorization" {
                 *value = "Bearer ********".to_owned();
             }

@@ -1,6 +1,7 @@
 //! Starts a world for a test: issuer, upstream and gateway on free ports, and ends it when dropped.
 
 mod client;
+pub mod collector;
 pub mod link;
 mod log;
 pub mod program;
