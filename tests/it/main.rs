@@ -10,6 +10,7 @@ mod differential;
 mod fuzz_corpora;
 mod hardening;
 mod harness;
+mod http2;
 mod identity;
 mod lifecycle;
 mod metrics_and_log;

@@ -1,6 +1,8 @@
 //! Starts a world for a test: issuer, upstream and gateway on free ports, and ends it when dropped.
 
 mod client;
+pub mod h2link;
+pub mod h2raw;
 pub mod link;
 mod log;
 pub mod program;
