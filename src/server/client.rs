@@ -144,8 +144,6 @@ impl Client {
     /// A stream of HTTP/2 has been opened.
     pub(super) fn stream_begins(&self) {
         self.streams.fetch_add(1, Relaxed);
-        // Nobody watches heads that come in frames.
-        self.heads.fetch_add(1, Relaxed);
         self.asked.fetch_add(1, Relaxed);
     }
 

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::decision::{Verdict, decide};
 use super::id::{new_request_id, request_id};
-use super::{Shared, metadata, oauth};
+use super::{Shared, http2, metadata, oauth};
 use crate::headers::X_REQUEST_ID;
 use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
@@ -74,8 +74,8 @@ async fn answer(
         response.headers_mut().insert(CONNECTION, close);
         return response;
     }
-    // hyper counts those of HTTP/1.1.
-    if head.version == Version::HTTP_2 && head.headers.len() > snapshot.limits.max_headers {
+    // hyper measures those of HTTP/1.1.
+    if head.version == Version::HTTP_2 && http2::is_too_large(&head, &snapshot.limits) {
         return refuse(Reason::HeadersTooLarge.into(), None, exchange);
     }
     match verdict(&snapshot, &head, peer, &mut exchange).await {

@@ -11,6 +11,7 @@ mod fuzz_corpora;
 mod grpc;
 mod hardening;
 mod harness;
+mod http2;
 mod identity;
 mod lifecycle;
 mod metrics_and_log;

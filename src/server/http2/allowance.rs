@@ -8,8 +8,11 @@ use tokio::time::Instant;
 const BURST: u32 = 1000;
 /// … and what is allowed again every second.
 const PER_SECOND: u32 = 200;
-/// A window update is earned by this many bytes that the client was sent.
+/// A window update is earned by this many bytes that the client was sent …
 const BYTES_PER_UPDATE: usize = 1024;
+/// … and this much by each frame of an answer, however small: some clients send a PING for each, to
+/// measure the way, or two window updates.
+const PER_ANSWER: u32 = 2;
 
 /// What a connection has left.
 #[derive(Debug)]
@@ -45,13 +48,15 @@ impl Allowance {
         enough
     }
 
-    /// The client has been sent this much, which it will want to acknowledge.
-    pub(super) fn earn(&mut self, bytes: usize) {
+    /// The client has been sent this much, with so many frames of answers in it, which it will want to
+    /// acknowledge.
+    pub(super) fn earn(&mut self, bytes: usize, answers: u32) {
         self.sent += bytes;
         let updates = self.sent / BYTES_PER_UPDATE;
         self.sent %= BYTES_PER_UPDATE;
         let updates = u32::try_from(updates).unwrap_or(BURST);
-        self.left = self.left.saturating_add(updates).min(BURST);
+        let earned = updates.saturating_add(answers.saturating_mul(PER_ANSWER));
+        self.left = self.left.saturating_add(earned).min(BURST);
     }
 
     fn refill(&mut self, now: Instant) {
@@ -119,9 +124,13 @@ mod tests {
         let later = now + Duration::from_millis(50);
         assert!((0..10).all(|_| allowance.spend(ping, later)));
         assert!(!allowance.spend(ping, later));
-        allowance.earn(1023);
+        allowance.earn(1023, 0);
         assert!(!allowance.spend(ping, later));
-        allowance.earn(1);
+        allowance.earn(1, 0);
+        assert!(allowance.spend(ping, later));
+        assert!(!allowance.spend(ping, later));
+        allowance.earn(20, 1);
+        assert!(allowance.spend(ping, later));
         assert!(allowance.spend(ping, later));
         assert!(!allowance.spend(ping, later));
     }

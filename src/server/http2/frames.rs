@@ -15,6 +15,8 @@ pub(super) struct Frames {
     /// What is left of the present frame's payload.
     left: usize,
     present: Option<Frame>,
+    /// Frames so far; those that go on with another's head do not count.
+    begun: u64,
 }
 
 /// The head of a frame.
@@ -76,6 +78,11 @@ impl Frame {
         matches!(self.kind, Kind::Headers | Kind::Continuation) && self.flags & 0x4 == 0
     }
 
+    /// Whether, sent by the gateway, it is a part of an answer.
+    pub(super) fn answers(self) -> bool {
+        matches!(self.kind, Kind::Headers | Kind::Data)
+    }
+
     /// Whether it ends a stream.
     pub(super) fn ends_stream(self) -> bool {
         matches!(self.kind, Kind::Headers | Kind::Data) && self.flags & 0x1 != 0
@@ -93,6 +100,7 @@ impl Frames {
             have: 0,
             left: 0,
             present: None,
+            begun: 0,
         }
     }
 
@@ -121,6 +129,7 @@ impl Frames {
                 self.have = 0;
                 self.left = frame.length;
                 self.present = Some(frame);
+                self.begun += u64::from(frame.kind != Kind::Continuation);
                 begun(frame);
             }
         }
@@ -131,12 +140,14 @@ impl Frames {
         self.skip == 0 && self.have == 0 && self.left == 0
     }
 
-    /// Whether something has begun that has to come to its end soon: a head, or any frame.
-    pub(super) fn is_unfinished(&self) -> bool {
+    /// Whether something has begun that has to come to its end soon: a head, or any frame. As long as
+    /// it is the same thing, so is the number.
+    pub(super) fn unfinished(&self) -> Option<u64> {
         let open = self.present.is_some_and(Frame::leaves_head_open);
         let data = self.present.is_some_and(|frame| frame.kind == Kind::Data);
         // How long the data of a body may take is for the one who reads it to say.
-        self.skip > 0 || open || self.have > 0 || (self.left > 0 && !data)
+        let unfinished = self.skip > 0 || open || self.have > 0 || (self.left > 0 && !data);
+        unfinished.then_some(self.begun)
     }
 }
 
@@ -201,9 +212,32 @@ mod tests {
         ] {
             let mut frames = Frames::behind(0);
             frames.feed(&bytes, |_| {});
-            assert_eq!(frames.is_unfinished(), unfinished, "{bytes:?}");
+            assert_eq!(frames.unfinished().is_some(), unfinished, "{bytes:?}");
             assert_eq!(frames.at_boundary(), boundary, "{bytes:?}");
         }
-        assert!(Frames::behind(24).is_unfinished());
+        assert!(Frames::behind(24).unfinished().is_some());
+    }
+
+    #[test]
+    fn a_head_is_one_thing_and_two_frames_are_two() {
+        let mut frames = Frames::behind(0);
+        let mut after = |bytes: &[u8]| {
+            frames.feed(bytes, |_| {});
+            frames.unfinished()
+        };
+        let head = after(&frame(1, 0, b"fields"));
+        assert!(head.is_some());
+        assert_eq!(after(&frame(9, 0, b"fields")), head);
+        assert_eq!(after(&frame(9, 0, b"")[..4]), head);
+        assert_eq!(after(&frame(9, 4, b"")[4..]), None);
+        let first = after(&frame(6, 0, b"12345678")[..10]);
+        let second = after(
+            &[
+                &frame(6, 0, b"12345678")[10..],
+                &[0, 0, 8, 6, 0, 0, 0, 0, 0],
+            ]
+            .concat(),
+        );
+        assert!(first.is_some() && second.is_some() && first != second);
     }
 }

@@ -12,6 +12,7 @@ use super::service;
 use super::transport::Transport;
 use crate::snapshot::Limits;
 use http::header::{COOKIE, HOST, HeaderValue};
+use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -21,6 +22,7 @@ use socket::Socket;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use streams::{Open, StreamBody, Streams};
@@ -46,6 +48,8 @@ pub(super) async fn serve(
         let patience = (limits.idle_timeout, limits.body_timeout);
         (builder(limits), Socket::new(stream, limits), patience)
     };
+    // Heads come in frames, which hyper reads alone: there is nothing to be out of step with.
+    client.heads.store(u64::MAX, Relaxed);
     let service = service_fn(|mut request: Request<Incoming>| {
         as_http1(&mut request);
         let open = Open::new(&client);
@@ -72,13 +76,30 @@ fn builder(limits: &Limits) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(Streams {
         patience: limits.body_timeout,
     });
+    // What is over this hyper answers with a bare 431, or ends the connection for, and nobody hears of
+    // it. So it begins where no honest client gets to: what is over the limit itself is refused, and
+    // recorded, like anything else.
+    let most = limits.max_header_bytes.saturating_mul(2);
     builder
         .max_concurrent_streams(limits.max_concurrent_streams)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER);
     builder
+}
+
+/// Whether a head has too many fields, or would be too long in HTTP/1.1: a client gets the same answer
+/// whichever it speaks.
+pub(super) fn is_too_large(head: &Parts, limits: &Limits) -> bool {
+    // A line ends with CR LF, and has two signs behind the name, as the first line has two spaces.
+    const LINE: usize = 4;
+    let fields = head.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + LINE);
+    let target = head.uri.path_and_query().map_or(0, |t| t.as_str().len());
+    let first = head.method.as_str().len() + target + "HTTP/1.1".len() + LINE;
+    head.headers.len() > limits.max_headers
+        || first + fields.sum::<usize>() > limits.max_header_bytes
 }
 
 /// Puts a head into the shape that the rest of the gateway knows: a `Host` (RFC 9113 §8.3.1), and

@@ -13,9 +13,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// GOAWAY, `ENHANCE_YOUR_CALM`, no stream after 0 (RFC 9113 §6.8). What was begun is lost, which
-/// is the client's doing.
-const CALM_DOWN: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+/// GOAWAY, `ENHANCE_YOUR_CALM` (RFC 9113 §6.8). What was begun is lost, which is the client's doing;
+/// any of it may have been acted upon, so that nothing may be sent again without a thought.
+const CALM_DOWN: [u8; 17] = [
+    0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11,
+];
 
 /// The socket of an HTTP/2 connection.
 pub(super) struct Socket {
@@ -24,8 +26,8 @@ pub(super) struct Socket {
     outgoing: Frames,
     allowance: Allowance,
     header_timeout: Duration,
-    /// Runs while a head, or any frame but one of data, has begun and not ended.
-    unfinished: Option<Pin<Box<Sleep>>>,
+    /// Runs while a head, or any frame but one of data, has begun and not ended; with its number.
+    unfinished: Option<(u64, Pin<Box<Sleep>>)>,
     stalled: Stalled,
 }
 
@@ -74,27 +76,31 @@ impl Socket {
     }
 
     fn poll_unfinished(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.incoming.is_unfinished() {
+        let Some(number) = self.incoming.unfinished() else {
             self.unfinished = None;
             return Poll::Pending;
-        }
+        };
         let patience = self.header_timeout;
-        let timer = self
+        // What is new on a busy connection has its own time.
+        self.unfinished.take_if(|(other, _)| *other != number);
+        let (_, timer) = self
             .unfinished
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+            .get_or_insert_with(|| (number, Box::pin(tokio::time::sleep(patience))));
         ready!(timer.as_mut().poll(cx));
         self.say_goodbye(cx);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn wrote(&mut self, parts: &[io::IoSlice<'_>], mut count: usize) {
-        self.allowance.earn(count);
+        let (bytes, mut frames) = (count, 0);
         for part in parts {
             let here = count.min(part.len());
+            let written = part.get(..here).unwrap_or_default();
             self.outgoing
-                .feed(part.get(..here).unwrap_or_default(), |_| {});
+                .feed(written, |frame| frames += u32::from(frame.answers()));
             count -= here;
         }
+        self.allowance.earn(bytes, frames);
     }
 }
 

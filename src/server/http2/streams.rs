@@ -35,8 +35,15 @@ pub(super) struct Open(Arc<Client>);
 #[derive(Debug)]
 pub(super) struct StreamBody {
     body: Tracked,
+    /// What has been read and not been handed on.
+    rest: Bytes,
     _open: Open,
 }
+
+/// A response is handed on in pieces of this size at most: a piece that has been handed on waits for
+/// the client's window where nobody watches it, and the time in which a client has to take something
+/// is the time for one piece.
+const PIECE: usize = 16 << 10;
 
 // === impl Open ===
 
@@ -94,7 +101,25 @@ async fn until_stalled(stream: impl Future<Output = ()>, patience: Duration) {
 
 impl StreamBody {
     pub(super) fn new(body: Tracked, open: Open) -> Self {
-        Self { body, _open: open }
+        let rest = Bytes::new();
+        Self {
+            body,
+            rest,
+            _open: open,
+        }
+    }
+
+    /// Keeps what is more than a piece.
+    fn cut(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        match frame.into_data() {
+            Ok(mut data) => {
+                if data.len() > PIECE {
+                    self.rest = data.split_off(PIECE);
+                }
+                Frame::data(data)
+            }
+            Err(frame) => frame,
+        }
     }
 }
 
@@ -106,7 +131,12 @@ impl Body for StreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = if self.rest.is_empty() {
+            Pin::new(&mut self.body).poll_frame(cx)
+        } else {
+            Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))))
+        };
+        let polled = polled.map_ok(|frame| self.cut(frame));
         // It asks for more when it has got rid of what it had.
         let handed = matches!(polled, Poll::Ready(Some(_))).then(Instant::now);
         let _ = HANDED.try_with(|cell| cell.set(handed));
@@ -114,10 +144,16 @@ impl Body for StreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, coming) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(coming.lower().saturating_add(rest));
+        if let Some(upper) = coming.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint
     }
 }

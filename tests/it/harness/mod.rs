@@ -2,6 +2,8 @@
 
 mod client;
 pub mod collector;
+pub mod h2link;
+pub mod h2raw;
 pub mod link;
 mod log;
 pub mod program;
