@@ -12,9 +12,9 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -103,6 +103,25 @@ impl Decoder for Plain {
     }
 }
 
+/// Calls of `echo.Echo/Never` that were given up, and that were begun.
+static GIVEN_UP: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
+
+/// Work on a call.
+struct Work;
+
+impl Work {
+    fn begin() -> Self {
+        GIVEN_UP.1.fetch_add(1, Relaxed);
+        Self
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        GIVEN_UP.0.fetch_add(1, Relaxed);
+    }
+}
+
 struct Scene {
     world: World,
     gateway: Gateway,
@@ -150,6 +169,10 @@ async fn answer(
             grpc(end.boxed_unsync())
         }
         "/slow.Slow/Never" => std::future::pending().await,
+        "/echo.Echo/Never" => {
+            let _work = Work::begin();
+            std::future::pending().await
+        }
         path if path.starts_with("/grpc.health.v1.Health/") => {
             let response = health.call(request).await?;
             response.map(|body| body.map_err(Into::into).boxed_unsync())
@@ -347,21 +370,24 @@ async fn statuses_of_the_upstream_and_our_own_refusals_arrive_as_grpc_has_them()
 async fn a_call_that_its_client_gives_up_ends_at_the_upstream() {
     let scene = Scene::start().await;
     let token = scene.world.auth.token();
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(1);
-    let messages = stream::unfold(receiver, |mut receiver| async move {
-        Some((receiver.recv().await?, receiver))
-    });
-    sender.send(b"x".to_vec()).await.expect("sent");
-    let reply = scene.call("/echo.Echo/Each", messages, Some(&token)).await;
-    let mut reply = reply.expect("admitted").into_inner();
-    assert!(reply.message().await.expect("no error").is_some());
-    drop(reply);
-    let given_up = Instant::now();
-    within("nobody listens", sender.closed()).await;
-    assert!(given_up.elapsed() < Duration::from_secs(5));
-    eventually("the record", || {
+    let message = stream::iter([b"x".to_vec()]);
+    {
+        let mut call = pin!(scene.call("/echo.Echo/Never", message, Some(&token)));
+        tokio::select! {
+            reply = &mut call => panic!("{:?}", reply.map(|_| "a reply")),
+            () = eventually("the upstream works on it", async || GIVEN_UP.1.load(Relaxed) == 1) => {}
+        }
+        assert_eq!(GIVEN_UP.0.load(Relaxed), 0);
+    }
+    eventually("the upstream hears of it", async || {
+        GIVEN_UP.0.load(Relaxed) == 1
+    })
+    .await;
+    eventually("the record", async || {
         let records = scene.gateway.log.records();
-        std::future::ready(records.iter().any(|record| record["aborted"] == true))
+        records
+            .iter()
+            .any(|record| record["status"] == 499 && record["aborted"] == true)
     })
     .await;
 }
