@@ -32,18 +32,7 @@ const FUTURE: &[(&[&str], &[&str])] = &[
     ),
     (
         &["upstream", "*"],
-        &[
-            "balance",
-            "hash_on",
-            "protocol",
-            "max_connections",
-            "max_pending",
-            "health",
-            "retry",
-            "eject",
-            "tls",
-            "token",
-        ],
+        &["balance", "hash_on", "health", "eject", "token"],
     ),
     // A server written as a table instead of a URL.
     (&["upstream", "*", "servers", "*"], &["url", "weight"]),

@@ -34,6 +34,7 @@ mod suggest;
 mod syntax;
 mod text;
 mod token_cache;
+mod transport;
 mod tree;
 mod units;
 mod upstream;
@@ -65,6 +66,7 @@ pub use show::show;
 pub use suggest::suggest;
 pub use text::BadText;
 pub use token_cache::TokenCache;
+pub use transport::{Protocol, Retry, RetryOn, UpstreamTls};
 pub use units::{Dur, Percent, Size};
 pub use upstream::Upstream;
 

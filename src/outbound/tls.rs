@@ -1,4 +1,4 @@
-//! Whom the outbound client trusts: the system's roots, and the certificates of a `ca_file`.
+//! Whom the gateway trusts as a client: the system's roots, and the certificates of a `ca_file`.
 
 use std::fmt;
 use std::io;
@@ -52,9 +52,19 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Outb
         .with_no_client_auth())
 }
 
-/// The system's roots. A machine without any is no error: issuers on loopback and those under a
+/// The roots of a PEM file and no others.
+///
+/// # Errors
+/// When the file cannot be read or holds no usable certificate.
+pub fn roots_of(path: &Path) -> Result<RootCertStore, OutboundSetupError> {
+    let mut roots = RootCertStore::empty();
+    add_file(&mut roots, path)?;
+    Ok(roots)
+}
+
+/// The system's roots. A machine without any is no error: servers on loopback and those under a
 /// `ca_file` need none, and all others fail with a cause that says so.
-fn system_roots() -> RootCertStore {
+pub fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -67,7 +77,7 @@ fn system_roots() -> RootCertStore {
     }
     if roots.is_empty() {
         tracing::warn!(
-            "the system has no root certificates: only issuers under a ca_file can be asked over https"
+            "the system has no root certificates: only servers under a ca_file can be asked over https"
         );
     }
     roots

@@ -16,7 +16,8 @@ use crate::request::Peer;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::{
-    self, Connection, Received, SendError, Upload, UploadFault, UploadLimits, UploadState,
+    self, ConnectError, Connection, Received, SendError, Upload, UploadFault, UploadLimits,
+    UploadState,
 };
 use body::Carried;
 use bytes::Bytes;
@@ -27,7 +28,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use interim::Interim;
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use upgrade::{Asked, Tunnel};
@@ -116,7 +116,17 @@ async fn dispatch(
         upload.as_ref().map(|state| Arc::clone(&state.bytes)),
     );
     let deadline = held.or(route.timeout.map(|timeout| now + timeout));
-    let response = in_time(request, route, now, deadline, upload.as_deref(), exchange);
+    let call = upstream::Call {
+        upstream,
+        upload: upload.as_deref(),
+        sent: now,
+        deadline,
+    };
+    let response = async {
+        let sending = upstream::send(call, request, exchange);
+        let refused = |error| refusal(&error, upload.as_deref());
+        sending.await.map_err(refused)
+    };
     let dispatched = interim.unless_flooded(response).await?;
     upstream
         .duration
@@ -174,6 +184,13 @@ fn check_response<B>(
         // RFC 9112 §6.3: an error, or an attempt at response splitting.
         return bad("Content-Length and Transfer-Encoding");
     }
+    // RFC 9110 §8.6: what is not one number is read in different ways by different clients.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return bad("a Content-Length that is not one number");
+    }
     Ok(None)
 }
 
@@ -218,58 +235,20 @@ fn outgoing(
     Ok((request, state))
 }
 
-/// Sends a request and waits for the head of its response, as long as the deadlines allow.
-///
-/// `response_timeout` counts from what the upstream last took of the request. While the next byte
-/// is the client's to send, the upstream is not to blame: `body_timeout` watches the client.
-async fn in_time(
-    request: Request<Upload>,
-    route: &Route,
-    sent: Instant,
-    deadline: Option<Instant>,
-    upload: Option<&UploadState>,
-    exchange: &mut Exchange,
-) -> Result<upstream::Dispatched, Rejection> {
-    let upstream = &route.upstream;
-    let mut sending = pin!(upstream::send(upstream, request, sent, exchange));
-    let mut now = sent;
-    loop {
-        let since = match upload {
-            None => sent,
-            Some(upload) if upload.waits_for_client() => now,
-            Some(upload) => upload.last_moved(),
-        };
-        let silent = since + upstream.response_timeout;
-        let due = deadline.map_or(silent, |deadline| deadline.min(silent));
-        if due <= now {
-            let note = "no response head in time";
-            return Err(Rejection::noted(Reason::UpstreamTimeout, note));
-        }
-        if let Ok(outcome) = pingora_timeout::timeout(due - now, sending.as_mut()).await {
-            return outcome.map_err(|error| refusal(&error, upload));
-        }
-        now = Instant::now();
-    }
-}
-
 fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {
-    let fault = upload.and_then(UploadState::fault);
-    match (error, fault) {
-        (_, Some(fault)) => broken_off(fault),
-        (SendError::Upload, None) => broken_off(UploadFault::Broken),
-        (SendError::Connect(error), None) => {
-            Rejection::noted(Reason::UpstreamConnect, error.to_string())
-        }
-        (SendError::ConnectTimeout, None) => {
-            Rejection::noted(Reason::UpstreamConnect, "no connection in connect_timeout")
-        }
-        (SendError::Protocol(error), None) => {
-            Rejection::noted(Reason::UpstreamProtocol, error.to_string())
-        }
-        (SendError::Reset(error), None) => {
-            Rejection::noted(Reason::UpstreamReset, error.to_string())
-        }
+    if let Some(fault) = upload.and_then(UploadState::fault) {
+        return broken_off(fault);
     }
+    let reason = match error {
+        SendError::Upload => return broken_off(UploadFault::Broken),
+        SendError::Connect(ConnectError::NotHttp2 | ConnectError::NoSettings)
+        | SendError::Protocol(_) => Reason::UpstreamProtocol,
+        SendError::Connect(_) | SendError::NoServer => Reason::UpstreamConnect,
+        SendError::Overloaded => Reason::Overloaded,
+        SendError::Timeout => Reason::UpstreamTimeout,
+        SendError::Reset(_) => Reason::UpstreamReset,
+    };
+    Rejection::noted(reason, error.to_string())
 }
 
 fn broken_off(fault: UploadFault) -> Rejection {

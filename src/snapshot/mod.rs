@@ -10,6 +10,7 @@ mod issuers;
 mod opaque;
 mod routes;
 mod rules;
+mod transport;
 mod upstreams;
 
 pub use compile::{Env, compile};

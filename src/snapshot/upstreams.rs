@@ -1,6 +1,6 @@
 //! `[upstream.*]`: servers, with those of the snapshot before taken over by address.
 
-use super::compile::Env;
+use super::{compile::Env, transport};
 use crate::at;
 use crate::config::{self, Config, Mistake};
 use crate::upstream::{Server, Upstream};
@@ -46,17 +46,21 @@ fn one(
                 mistakes
                     .push(Mistake::value(at!["upstream", name, "servers", index], what).hint(hint));
             }
-            Ok(address) if servers.iter().any(|other| *other.address == *address) => {
+            Ok(found) if servers.iter().any(|other| *other.address == *found.address) => {
                 mistakes.push(Mistake::value(
                     at!["upstream", name, "servers", index],
                     "this server is listed twice",
                 ));
             }
-            Ok(address) => servers.push(server(name, address, env)),
+            Ok(found) => servers.push(server(name, found, env)),
         }
     }
+    let tls = servers.iter().any(|server| server.tls);
     Upstream {
         name: name.into(),
+        transport: transport::transport(name, upstream, tls, env, mistakes),
+        breaker: transport::breaker(name, upstream, mistakes),
+        retry: transport::retry(name, upstream, env, mistakes),
         servers,
         connect_timeout: upstream.connect_timeout.get(),
         response_timeout: upstream.response_timeout.get(),
@@ -68,31 +72,44 @@ fn one(
     }
 }
 
+/// Where a server is.
+struct Address {
+    /// `host:port`.
+    address: String,
+    /// The host without brackets.
+    host: String,
+    tls: bool,
+}
+
 /// The server of the snapshot before at this address, with its connections, or a new one.
-fn server(upstream: &str, address: String, env: &Env) -> Arc<Server> {
+fn server(upstream: &str, found: Address, env: &Env) -> Arc<Server> {
     env.previous
         .iter()
         .flat_map(|previous| &previous.upstreams)
         .filter(|known| *known.name == *upstream)
         .flat_map(|known| &known.servers)
-        .find(|known| *known.address == *address)
-        .map_or_else(|| Arc::new(Server::new(address.clone())), Arc::clone)
+        .find(|known| *known.address == *found.address && known.tls == found.tls)
+        .map_or_else(
+            || {
+                Arc::new(Server::new(
+                    found.address.clone(),
+                    found.host.clone(),
+                    found.tls,
+                ))
+            },
+            Arc::clone,
+        )
 }
 
 /// Host and port of a server's URL, or what is wrong with it and what to do.
-fn address(text: &str) -> Result<String, (&'static str, &'static str)> {
-    const HINT: &str = "write \"http://host:port\"";
+fn address(text: &str) -> Result<Address, (&'static str, &'static str)> {
+    const HINT: &str = "write \"http://host:port\" or \"https://host:port\"";
     let uri: Uri = text.parse().map_err(|_| ("this is no URL", HINT))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err((
-                "TLS to upstreams is not supported by this version",
-                "use http:// in a private network",
-            ));
-        }
-        _ => return Err(("a server's URL begins with http://", HINT)),
-    }
+    let (tls, port) = match uri.scheme_str() {
+        Some("http") => (false, 80),
+        Some("https") => (true, 443),
+        _ => return Err(("a server's URL begins with http:// or https://", HINT)),
+    };
     let authority = uri.authority().ok_or(("this URL has no host", HINT))?;
     if authority.as_str().contains('@') {
         return Err(("a server's URL has no user", HINT));
@@ -103,11 +120,12 @@ fn address(text: &str) -> Result<String, (&'static str, &'static str)> {
             "use strip_prefix of the route to change paths",
         ));
     }
-    Ok(format!(
-        "{}:{}",
-        authority.host(),
-        authority.port_u16().unwrap_or(80)
-    ))
+    let host = authority.host();
+    Ok(Address {
+        address: format!("{host}:{}", authority.port_u16().unwrap_or(port)),
+        host: host.trim_matches(['[', ']']).to_owned(),
+        tls,
+    })
 }
 
 #[cfg(test)]
@@ -120,13 +138,16 @@ mod tests {
             ("http://127.0.0.1:9000", Some("127.0.0.1:9000")),
             ("http://grants.internal", Some("grants.internal:80")),
             ("http://[::1]:9000/", Some("[::1]:9000")),
-            ("https://127.0.0.1:9000", None),
+            ("https://127.0.0.1:9000", Some("127.0.0.1:9000")),
+            ("https://grants.internal", Some("grants.internal:443")),
+            ("ftp://127.0.0.1:9000", None),
             ("127.0.0.1:9000", None),
             ("http://127.0.0.1:9000/api", None),
             ("http://user@127.0.0.1:9000", None),
             ("", None),
         ] {
-            assert_eq!(address(text).ok().as_deref(), expected, "{text}");
+            let found = address(text).ok().map(|found| found.address);
+            assert_eq!(found.as_deref(), expected, "{text}");
         }
     }
 }

@@ -51,6 +51,8 @@ metrics! {
     request_duration_seconds: HistogramVec ["route"],
     /// Seconds from sending a request upstream to the head of the response.
     upstream_request_duration_seconds: HistogramVec ["upstream"],
+    /// Requests sent to an upstream once more, by outcome: success, failure, or budget (not sent, too many were already).
+    upstream_retries_total: IntCounterVec ["upstream", "outcome"],
     /// Requests being worked on.
     requests_in_flight: IntGauge [],
     /// Open connections from clients.

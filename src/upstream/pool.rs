@@ -3,28 +3,30 @@
 //! A worker is one thread, so its idle connections are thread-local: no lock, and a connection is
 //! driven by the thread that uses it.
 
-use super::{InFlight, Server, Upload, Upstream};
-use crate::socket::Gathered;
-use crate::telemetry::exchange::Exchange;
-use http::{Request, Response};
+use super::breaker::InFlight;
+use super::transport::Transport;
+use super::{Server, Upload, http2};
+use http::Response;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::http1::SendRequest;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
 
 /// Idle connections that one worker keeps to one server.
 const MAX_IDLE: usize = 256;
 
-/// A response head may not be larger than this; hyper allows it 100 fields.
-const MAX_RESPONSE_HEAD: usize = 64 << 10;
-
 thread_local! {
-    static IDLE: RefCell<HashMap<u64, Vec<Idle>>> = RefCell::default();
+    static IDLE: RefCell<HashMap<Key, Vec<Idle>>> = RefCell::default();
+}
+
+/// A server, as it is talked to under these settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    server: u64,
+    transport: u64,
 }
 
 struct Idle {
@@ -34,106 +36,32 @@ struct Idle {
 }
 
 /// A connection that carries a request. Give it back with [`Connection::reuse`] once request and
-/// response have both ended; dropping it closes it.
+/// response have both ended; dropping it closes it, or resets its stream if it carries others.
 #[derive(Debug)]
 pub struct Connection {
-    sender: SendRequest<Upload>,
-    keep: Duration,
-    in_flight: InFlight,
+    pub(super) kind: Kind,
+    pub(super) in_flight: InFlight,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Http1 {
+        sender: SendRequest<Upload>,
+        key: Key,
+        keep: Duration,
+    },
+    Http2 {
+        _stream: http2::Stream,
+    },
 }
 
 /// A response head and the connection that its body comes by.
 pub type Dispatched = (Response<Incoming>, Connection);
 
-/// Why a request got no response.
-#[derive(Debug)]
-pub enum SendError {
-    /// No connection could be made; nothing was sent.
-    Connect(std::io::Error),
-    /// No connection could be made in `connect_timeout`; nothing was sent.
-    ConnectTimeout,
-    /// The upstream's answer is not HTTP.
-    Protocol(hyper::Error),
-    /// The connection ended before the head of a response.
-    Reset(hyper::Error),
-    /// The request's own body failed; [`super::UploadState`] knows why.
-    Upload,
-}
-
-/// Sends a request to one of the upstream's servers.
-///
-/// An idle connection that the server has closed meanwhile is replaced as long as nothing of the
-/// request was written to it.
-///
-/// # Errors
-/// See [`SendError`].
-pub async fn send(
-    upstream: &Upstream,
-    mut request: Request<Upload>,
-    now: Instant,
-    exchange: &mut Exchange,
-) -> Result<Dispatched, SendError> {
-    let server = upstream
-        .choose()
-        .ok_or_else(|| SendError::Connect(std::io::ErrorKind::NotFound.into()))?;
-    let in_flight = InFlight::at(server);
-    loop {
-        let (mut sender, reused) = match take(server, now).await {
-            Some(sender) => (sender, true),
-            None => (connect(server, upstream.connect_timeout).await?, false),
-        };
-        match sender.try_send_request(request).await {
-            Ok(response) => {
-                return Ok((
-                    response,
-                    Connection {
-                        sender,
-                        keep: upstream.idle_timeout,
-                        in_flight,
-                    },
-                ));
-            }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) if reused => {
-                    request = unsent;
-                    exchange.retried();
-                }
-                _ => return Err(classify(error.into_error())),
-            },
-        }
-    }
-}
-
-fn classify(error: hyper::Error) -> SendError {
-    if error.is_user() {
-        return SendError::Upload;
-    }
-    if error.is_parse() || error.is_parse_too_large() {
-        return SendError::Protocol(error);
-    }
-    SendError::Reset(error)
-}
-
-async fn connect(server: &Server, patience: Duration) -> Result<SendRequest<Upload>, SendError> {
-    let stream = pingora_timeout::timeout(patience, TcpStream::connect(&*server.address))
-        .await
-        .map_err(|_| SendError::ConnectTimeout)?
-        .map_err(SendError::Connect)?;
-    stream.set_nodelay(true).map_err(SendError::Connect)?;
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_RESPONSE_HEAD)
-        .handshake(TokioIo::new(Gathered(stream)))
-        .await
-        .map_err(SendError::Reset)?;
-    // How a connection ends is told to whoever waits for a response on it.
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(sender)
-}
-
 /// The most recently used idle connection that still works.
-async fn take(server: &Server, now: Instant) -> Option<SendRequest<Upload>> {
+pub(super) async fn take(key: Key, now: Instant) -> Option<SendRequest<Upload>> {
     loop {
-        let idle = IDLE.with_borrow_mut(|pools| pools.get_mut(&server.id)?.pop())?;
+        let idle = IDLE.with_borrow_mut(|pools| pools.get_mut(&key)?.pop())?;
         let mut sender = idle.sender;
         let fresh = now.saturating_duration_since(idle.since) < idle.keep;
         if fresh && !sender.is_closed() && becomes_ready(&mut sender).await {
@@ -164,6 +92,18 @@ pub fn sweep_idle() {
             !pool.is_empty()
         });
     });
+    http2::sweep();
+}
+
+// === impl Key ===
+
+impl Key {
+    pub(super) fn of(server: &Server, transport: &Transport) -> Self {
+        Self {
+            server: server.id,
+            transport: transport.id,
+        }
+    }
 }
 
 // === impl Connection ===
@@ -171,18 +111,28 @@ pub fn sweep_idle() {
 impl Connection {
     /// Keeps the connection for another request.
     pub fn reuse(self) {
-        if self.sender.is_closed() {
+        // The place at the server is free from here on, however this ends.
+        let Self {
+            kind,
+            in_flight: _place,
+        } = self;
+        let Kind::Http1 { sender, key, keep } = kind else {
+            // It is in use all the time.
+            return;
+        };
+        if sender.is_closed() {
             return;
         }
+        let since = Instant::now();
         let idle = Idle {
-            sender: self.sender,
-            since: Instant::now(),
-            keep: self.keep,
+            sender,
+            since,
+            keep,
         };
         // During the end of a thread its pool is gone: the connection closes, which is right.
         let _ = IDLE.try_with(|pools| {
             let mut pools = pools.borrow_mut();
-            let pool = pools.entry(self.in_flight.0.id).or_default();
+            let pool = pools.entry(key).or_default();
             if pool.len() < MAX_IDLE {
                 pool.push(idle);
             }

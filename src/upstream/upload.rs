@@ -3,6 +3,7 @@
 
 use super::Received;
 use super::form_scan::FormScan;
+use super::replay::Kept;
 use crate::headers::{IdentityGuard, trailers};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -27,6 +28,8 @@ pub enum Upload {
     Empty,
     /// The client's body, as it arrives.
     Streaming(Box<Stream>),
+    /// The same, kept for another attempt.
+    Kept(Kept),
 }
 
 /// What a client's body has to keep to.
@@ -201,7 +204,7 @@ impl Upload {
     pub async fn hold_back(&mut self) -> Result<(), UploadFault> {
         match self {
             Self::Streaming(stream) if stream.scan.is_some() => stream.hold_back().await,
-            Self::Empty | Self::Streaming(_) => Ok(()),
+            Self::Empty | Self::Streaming(_) | Self::Kept(_) => Ok(()),
         }
     }
 }
@@ -254,7 +257,29 @@ impl Stream {
         Ok(())
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
+    /// Another attempt begins: the upload is not done yet.
+    pub(super) fn restarts(&self) {
+        self.state.stage.store(0, Relaxed);
+        self.state.moves();
+    }
+
+    /// The upstream took something of what had been read before; `done` if that was all.
+    pub(super) fn resent(&self, done: bool) {
+        self.state.moves();
+        if done {
+            self.state.stage.store(DONE, Relaxed);
+        }
+    }
+
+    /// Why the upload was broken off, if it was.
+    pub(super) fn fault(&self) -> Option<UploadFault> {
+        self.state.fault()
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UploadFault>>> {
         let held = [&mut self.held, &mut self.behind]
             .into_iter()
             .find(|held| !held.is_empty());
@@ -335,7 +360,7 @@ impl Stream {
         Ok(())
     }
 
-    fn is_end_stream(&self) -> bool {
+    pub(super) fn is_end_stream(&self) -> bool {
         self.holds() == 0 && self.trailers.is_none() && (self.ended || self.body.is_end_stream())
     }
 
@@ -344,7 +369,7 @@ impl Stream {
         self.held.len().saturating_add(self.behind.len()) as u64
     }
 
-    fn size_hint(&self) -> SizeHint {
+    pub(super) fn size_hint(&self) -> SizeHint {
         let held = self.holds();
         if self.ended {
             return SizeHint::with_exact(held);
@@ -370,6 +395,7 @@ impl Body for Upload {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Streaming(stream) => stream.poll(cx),
+            Self::Kept(kept) => kept.poll(cx),
         }
     }
 
@@ -377,6 +403,7 @@ impl Body for Upload {
         match self {
             Self::Empty => true,
             Self::Streaming(stream) => stream.is_end_stream(),
+            Self::Kept(kept) => kept.is_end_stream(),
         }
     }
 
@@ -384,6 +411,7 @@ impl Body for Upload {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streaming(stream) => stream.size_hint(),
+            Self::Kept(kept) => kept.size_hint(),
         }
     }
 }

@@ -1,0 +1,129 @@
+//! `[upstream.*]` as far as it is about connections: version of HTTP, TLS, limits, retries.
+
+use super::compile::Env;
+use crate::at;
+use crate::config::{self, Mistake};
+use crate::upstream::{
+    Breaker, Protocol, Retry, RetryBudget, RetryCounts, RetryOn, TlsFiles, Transport,
+};
+use http::StatusCode;
+use std::sync::Arc;
+
+/// How the servers are talked to: as in the snapshot before, connections and TLS sessions included, if
+/// neither the settings nor the files have changed. `tls` says whether there are servers with `https://`.
+pub(super) fn transport(
+    name: &str,
+    upstream: &config::Upstream,
+    tls: bool,
+    env: &Env,
+    mistakes: &mut Vec<Mistake>,
+) -> Arc<Transport> {
+    let protocol = match upstream.protocol {
+        config::Protocol::Http1 => Protocol::Http1,
+        config::Protocol::Http2 => Protocol::Http2,
+    };
+    let table = &upstream.tls;
+    if !tls {
+        if *table != config::UpstreamTls::default() && !upstream.servers.is_empty() {
+            let mistake = Mistake::key(
+                at!["upstream", name, "tls"],
+                "no server of this upstream uses TLS",
+            );
+            mistakes.push(mistake.hint("write its servers as \"https://host:port\""));
+        }
+        let known =
+            known(name, env).filter(|known| known.protocol == protocol && known.tls.is_none());
+        return known.unwrap_or_else(|| Arc::new(Transport::new(protocol, None)));
+    }
+    let files = TlsFiles {
+        ca: table.ca_file.as_deref(),
+        certificate: table.cert_file.as_deref(),
+        key: table.key_file.as_deref(),
+        server_name: table.server_name.as_deref(),
+    };
+    let fingerprint = files.fingerprint(protocol);
+    let same = known(name, env).filter(|known| {
+        let tls = known.tls.as_ref();
+        tls.is_some_and(|tls| tls.fingerprint() == fingerprint)
+    });
+    if let Some(same) = same {
+        return same;
+    }
+    let settings = match files.load(protocol) {
+        Ok(settings) => Some(settings),
+        Err(error) => {
+            let at = at!["upstream", name, "tls", error.key];
+            mistakes.push(Mistake::value(at, error.message).hint(error.hint));
+            None
+        }
+    };
+    Arc::new(Transport::new(protocol, settings))
+}
+
+fn known(name: &str, env: &Env) -> Option<Arc<Transport>> {
+    let previous = env.previous.as_ref()?;
+    let mut known = previous.upstreams.iter();
+    let known = known.find(|known| *known.name == *name)?;
+    Some(Arc::clone(&known.transport))
+}
+
+/// How many requests a server gets at a time.
+pub(super) fn breaker(
+    name: &str,
+    upstream: &config::Upstream,
+    mistakes: &mut Vec<Mistake>,
+) -> Breaker {
+    if upstream.max_connections == 0 {
+        mistakes.push(Mistake::value(
+            at!["upstream", name, "max_connections"],
+            "a number of zero would refuse every request",
+        ));
+    }
+    Breaker::new(upstream.max_connections, upstream.max_pending)
+}
+
+/// When a request is sent again.
+pub(super) fn retry(
+    name: &str,
+    upstream: &config::Upstream,
+    env: &Env,
+    mistakes: &mut Vec<Mistake>,
+) -> Retry {
+    let retry = &upstream.retry;
+    if retry.attempts == 0 {
+        let mistake = Mistake::value(
+            at!["upstream", name, "retry", "attempts"],
+            "no attempt at all would fail every request",
+        );
+        mistakes.push(mistake.hint("write 1 to send every request once"));
+    }
+    let count = |outcome: &str| {
+        env.metrics
+            .upstream_retries_total
+            .with_label_values(&[name, outcome])
+    };
+    Retry {
+        attempts: retry.attempts,
+        on: on(&retry.on),
+        budget: RetryBudget::new(retry.budget.0),
+        counts: RetryCounts {
+            success: count("success"),
+            failure: count("failure"),
+            budget: count("budget"),
+        },
+    }
+}
+
+fn on(words: &[config::RetryOn]) -> RetryOn {
+    let mut on = RetryOn::default();
+    for word in words {
+        match word {
+            config::RetryOn::Connect => on.connect = true,
+            config::RetryOn::Reset => on.reset = true,
+            config::RetryOn::BadGateway => on.statuses.push(StatusCode::BAD_GATEWAY),
+            config::RetryOn::Unavailable => on.statuses.push(StatusCode::SERVICE_UNAVAILABLE),
+            config::RetryOn::GatewayTimeout => on.statuses.push(StatusCode::GATEWAY_TIMEOUT),
+        }
+    }
+    on
+}

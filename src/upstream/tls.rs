@@ -1,0 +1,193 @@
+//! TLS towards upstream servers: whom to trust, as whom to appear, and under which name.
+
+use super::transport::Protocol;
+use crate::outbound::{self, OutboundSetupError};
+use aws_lc_rs::digest::{Context, SHA256};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// TLS sessions that are remembered for each upstream, to be resumed.
+const SESSIONS: usize = 256;
+
+/// TLS settings of an upstream: `[upstream.*.tls]`, ready for use.
+pub struct ClientTls {
+    pub(super) config: Arc<ClientConfig>,
+    /// Said and checked instead of the host of a server's URL.
+    pub(super) name: Option<ServerName<'static>>,
+    fingerprint: Fingerprint,
+}
+
+/// The settings as configured.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TlsFiles<'a> {
+    /// Trusted instead of the system's roots.
+    pub ca: Option<&'a Path>,
+    /// The gateway's own certificate, with those between it and its root.
+    pub certificate: Option<&'a Path>,
+    /// Its private key.
+    pub key: Option<&'a Path>,
+    /// Said and checked instead of the host of a server's URL.
+    pub server_name: Option<&'a str>,
+}
+
+/// Everything that TLS settings depend on, the contents of files included, in a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+/// Which key of `[upstream.*.tls]` is wrong, and how. Shows nothing of a file's content.
+#[derive(Debug)]
+pub struct TlsError {
+    /// The key in the table.
+    pub key: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
+// === impl TlsFiles ===
+
+impl TlsFiles<'_> {
+    /// Says whether settings made earlier still stand. A file that cannot be read counts as changed.
+    pub fn fingerprint(&self, protocol: Protocol) -> Fingerprint {
+        let mut digest = Context::new(&SHA256);
+        let mut part = |bytes: &[u8]| {
+            digest.update(&(bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
+        };
+        part(&[u8::from(protocol == Protocol::Http2)]);
+        part(self.server_name.unwrap_or_default().as_bytes());
+        for path in [self.ca, self.certificate, self.key] {
+            let content = path.map(std::fs::read);
+            part(&[u8::from(path.is_some())]);
+            part(&content.and_then(Result::ok).unwrap_or_default());
+        }
+        let mut fingerprint = [0; 32];
+        let digest = digest.finish();
+        for (to, from) in fingerprint.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        Fingerprint(fingerprint)
+    }
+
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// The first mistake in them.
+    pub fn load(&self, protocol: Protocol) -> Result<ClientTls, TlsError> {
+        let roots = match self.ca {
+            Some(path) => outbound::roots_of(path).map_err(bad_roots)?,
+            None => outbound::system_roots(),
+        };
+        // Given explicitly, so that nothing depends on a process-wide default having been installed.
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError {
+                key: "ca_file",
+                message: format!("cannot set up TLS: {error}"),
+                hint: "this is a fault of the gateway's build",
+            })?
+            .with_root_certificates(roots);
+        let mut config = match (self.certificate, self.key) {
+            (Some(certificate), Some(key)) => {
+                let (chain, key) = (read_chain(certificate)?, read_key(key)?);
+                let made = builder.with_client_auth_cert(chain, key);
+                made.map_err(|error| TlsError {
+                    key: "key_file",
+                    message: format!("certificate and key cannot be used: {error}"),
+                    hint: "key_file has to hold the private key of the first certificate in cert_file",
+                })?
+            }
+            (None, None) => builder.with_no_client_auth(),
+            (Some(_), None) => return Err(alone("cert_file", "set key_file as well")),
+            (None, Some(_)) => return Err(alone("key_file", "set cert_file as well")),
+        };
+        config.alpn_protocols = vec![match protocol {
+            Protocol::Http1 => b"http/1.1".to_vec(),
+            Protocol::Http2 => b"h2".to_vec(),
+        }];
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(ClientTls {
+            config: Arc::new(config),
+            name: self.server_name.map(server_name).transpose()?,
+            fingerprint: self.fingerprint(protocol),
+        })
+    }
+}
+
+fn alone(key: &'static str, hint: &'static str) -> TlsError {
+    let message = "a client certificate needs cert_file and key_file".to_owned();
+    TlsError { key, message, hint }
+}
+
+fn bad_roots(error: OutboundSetupError) -> TlsError {
+    TlsError {
+        key: "ca_file",
+        message: error.to_string(),
+        hint: "ca_file holds the certificates of the authorities that the servers' certificates come from",
+    }
+}
+
+fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
+    ServerName::try_from(text.to_owned()).map_err(|_| TlsError {
+        key: "server_name",
+        message: format!("{text:?} is neither a host name nor an address"),
+        hint: "write a name that is in the servers' certificates, e.g. \"grants.internal\"",
+    })
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|error| TlsError {
+        key,
+        message: format!("cannot read {}: {error}", path.display()),
+        hint: "a relative path begins at the gateway's working directory",
+    })
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read("cert_file", path)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ => {
+            let hint = "it has to hold blocks that start with -----BEGIN CERTIFICATE-----";
+            Err(no_pem("cert_file", path, "certificates", hint))
+        }
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read("key_file", path)?;
+    let hint = "it has to hold a block that starts with -----BEGIN PRIVATE KEY-----, not encrypted";
+    PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|_| no_pem("key_file", path, "a private key", hint))
+}
+
+fn no_pem(key: &'static str, path: &Path, what: &str, hint: &'static str) -> TlsError {
+    let message = format!("{} is no PEM file with {what}", path.display());
+    TlsError { key, message, hint }
+}
+
+// === impl ClientTls ===
+
+impl ClientTls {
+    /// What these settings were made of.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    /// Shows nothing of the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
