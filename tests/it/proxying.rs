@@ -1,13 +1,17 @@
 //! What is admitted passes as it came: connections, bodies, headers and routes, and what the
 //! gateway says when a side is slow, silent, broken or gone.
 
+mod breaker;
 mod connections;
 mod deadlines;
 mod failures;
 mod headers;
 mod messages;
+mod retries;
 mod routes;
 mod streams;
+mod upstream_http2;
+mod upstream_tls;
 
 use crate::harness::{Gateway, with_lines};
 

@@ -7,6 +7,7 @@ pub mod program;
 mod raw;
 mod raw_upstream;
 mod scripted;
+pub mod tls_upstream;
 
 pub use client::{Reply, Request, request};
 pub use log::LogSink;

@@ -112,6 +112,12 @@ impl Raw {
         assert_eq!(String::from_utf8_lossy(&came), bytes);
     }
 
+    /// What comes next, however much it is; "" at the end.
+    pub async fn some(&mut self) -> String {
+        within("something", self.read_some()).await;
+        String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+    }
+
     async fn read_some(&mut self) -> usize {
         let mut buffer = vec![0; 64 * 1024];
         let read = self.stream.read(&mut buffer).await.unwrap_or(0);

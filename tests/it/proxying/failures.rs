@@ -142,6 +142,25 @@ async fn garbage_from_an_upstream_is_502_and_the_connection_is_not_used_again() 
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!".to_owned(),
         ),
         (
+            "the same length twice",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello".to_owned(),
+        ),
+        (
+            "two lengths in one",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello".to_owned(),
+        ),
+        (
+            "a signed length",
+            "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello".to_owned(),
+        ),
+        (
+            "192 KiB of headers",
+            format!(
+                "HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 2\r\n\r\nok",
+                "x".repeat(192 << 10)
+            ),
+        ),
+        (
             "a NUL in a header",
             "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\nok".to_owned(),
         ),
@@ -196,15 +215,44 @@ async fn bytes_behind_a_response_are_never_taken_for_the_next() {
     .await;
     let gateway = gateway(&upstream.url(), &[]).await;
     let mut link = Link::connect(gateway.address).await;
-    for _ in 0..5 {
+    for connections in 1..=5 {
         let reply = link.get("/api/").await;
-        assert!(
-            reply.status == 502 || reply.text() == "ok",
-            "{} {}",
-            reply.status,
-            reply.text()
-        );
+        assert_eq!((reply.status, reply.text().as_str()), (200, "ok"));
+        assert_eq!(upstream.connections(), connections, "each was used once");
     }
+}
+
+/// They may come while the connection is idle, too.
+#[tokio::test]
+async fn bytes_that_come_between_responses_end_the_connection() {
+    let go = Arc::new(Notify::new());
+    let waits = Arc::clone(&go);
+    let upstream = RawUpstream::start(move |mut raw: Raw| {
+        let go = Arc::clone(&waits);
+        async move {
+            raw.reply().await;
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                .await;
+            go.notified().await;
+            raw.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled")
+                .await;
+            raw.rest().await;
+            go.notify_one();
+        }
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), &[]).await;
+    for method in ["GET", "POST", "GET"] {
+        let reply = request(gateway.address, method, "/api/").send().await;
+        assert_eq!(
+            (reply.status, reply.text().as_str()),
+            (200, "ok"),
+            "{method}"
+        );
+        go.notify_one();
+        within("the gateway closes it", go.notified()).await;
+    }
+    assert_eq!(upstream.connections(), 3);
 }
 
 #[tokio::test]
