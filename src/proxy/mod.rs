@@ -123,9 +123,9 @@ async fn dispatch(
         deadline,
     };
     let response = async {
-        upstream::send(call, request, exchange)
-            .await
-            .map_err(|error| refusal(&error, upload.as_deref()))
+        let sending = upstream::send(call, request, exchange);
+        let refused = |error| refusal(&error, upload.as_deref());
+        sending.await.map_err(refused)
     };
     let dispatched = interim.unless_flooded(response).await?;
     upstream
@@ -242,9 +242,8 @@ fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {
     }
     let reason = match error {
         SendError::Upload => return broken_off(UploadFault::Broken),
-        SendError::Connect(ConnectError::NotHttp2) | SendError::Protocol(_) => {
-            Reason::UpstreamProtocol
-        }
+        SendError::Connect(ConnectError::NotHttp2 | ConnectError::NoSettings)
+        | SendError::Protocol(_) => Reason::UpstreamProtocol,
         SendError::Connect(_) | SendError::NoServer => Reason::UpstreamConnect,
         SendError::Overloaded => Reason::Overloaded,
         SendError::Timeout => Reason::UpstreamTimeout,

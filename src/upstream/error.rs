@@ -15,6 +15,8 @@ pub enum ConnectError {
     Timeout,
     /// TLS is fine, but the server does not agree to speak HTTP/2 (ALPN, RFC 7301).
     NotHttp2,
+    /// The connection ended before the server had sent its HTTP/2 settings (RFC 9113 §3.4).
+    NoSettings,
     /// The server lets no request on any HTTP/2 connection.
     NoStream,
     /// The HTTP layer could not begin.
@@ -113,6 +115,9 @@ impl fmt::Display for ConnectError {
             Self::Timeout => f.write_str("no connection in connect_timeout"),
             Self::NotHttp2 => f.write_str(
                 "the server does not agree to HTTP/2 in the TLS handshake (ALPN h2); set protocol = \"http1\" or enable it there",
+            ),
+            Self::NoSettings => f.write_str(
+                "the connection ended before the server sent HTTP/2 settings; set protocol = \"http1\" if it speaks no HTTP/2",
             ),
             Self::NoStream => f.write_str("the server allows no request on its HTTP/2 connections"),
             Self::Http(error) => error.fmt(f),

@@ -5,7 +5,7 @@ use super::pool::Key;
 use super::transport::Transport;
 use super::{ConnectError, Server, Upload};
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
-use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -35,6 +35,12 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Bytes of one request that wait to be written.
 const SEND_BUFFER: usize = 256 << 10;
+
+/// What the number of requests that a server allows is before it has said so: no server says this.
+const UNSAID: usize = 0x7fff_fff1;
+
+/// How often a new connection is looked at for the server's settings. Nothing tells of their coming.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Times that a request waits for a new connection before it is given up.
 const TRIES: usize = 3;
@@ -160,14 +166,17 @@ pub(super) fn shape(request: &mut Request<Upload>, tls: bool) {
     // Only a request without an authority fails, and none is admitted without.
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     *request.version_mut() = Version::HTTP_2;
-    // The end of a body is marked by its stream.
-    request.headers_mut().remove(TRANSFER_ENCODING);
+    // The end of a body is marked by its stream, and a connection that others use is not to be changed.
+    for name in [TRANSFER_ENCODING, CONNECTION, UPGRADE] {
+        request.headers_mut().remove(name);
+    }
 }
 
 // === impl Http2 ===
 
 impl Http2 {
-    /// Begins to speak HTTP/2, without waiting for the server's settings.
+    /// Begins to speak HTTP/2, and waits for the server's settings: who waits for this connection has to
+    /// know how many it can carry, and hyper would keep the surplus waiting without a word.
     pub(super) async fn begin<T>(io: T) -> Result<Self, ConnectError>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -177,7 +186,7 @@ impl Http2 {
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
-            .initial_max_send_streams(MAX_STREAMS)
+            .initial_max_send_streams(UNSAID)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
@@ -206,6 +215,12 @@ impl Http2 {
             slot.as_ref()
                 .map_or(0, |connection| connection.current_max_send_streams())
         };
+        while allowed() == UNSAID && !sender.is_closed() {
+            tokio::time::sleep(LOOK).await;
+        }
+        if sender.is_closed() {
+            return Err(ConnectError::NoSettings);
+        }
         Ok(Self {
             sender,
             streams: Arc::default(),

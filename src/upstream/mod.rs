@@ -15,6 +15,7 @@ mod spare;
 mod tls;
 mod transport;
 mod upload;
+mod upload_state;
 
 pub use breaker::{Breaker, InFlight};
 pub use budget::RetryBudget;
@@ -27,7 +28,8 @@ pub use retry::{Retry, RetryCounts, RetryOn};
 pub use send::{Call, send};
 pub use tls::{ClientTls, Fingerprint, TlsError, TlsFiles};
 pub use transport::{Protocol, Transport};
-pub use upload::{Upload, UploadFault, UploadLimits, UploadState};
+pub use upload::{Upload, UploadLimits};
+pub use upload_state::{UploadFault, UploadState};
 
 use breaker::Queue;
 use prometheus::Histogram;

@@ -1,7 +1,8 @@
 //! The body of a request that may have to be sent again: kept as it is read, up to a limit.
 
 use super::Upload;
-use super::upload::{Stream, UploadFault};
+use super::upload::Stream;
+use super::upload_state::UploadFault;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};

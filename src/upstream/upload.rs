@@ -4,6 +4,7 @@
 use super::Received;
 use super::form_scan::FormScan;
 use super::replay::Kept;
+use super::upload_state::{UploadFault, UploadState};
 use crate::headers::{IdentityGuard, trailers};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -12,9 +13,8 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// As much of a form is searched before the upstream sees anything of the request. One good token
 /// is enough to have this much held on every connection at a time, so it is little; a form that
@@ -62,100 +62,6 @@ pub struct Stream {
     /// Whether that was all.
     ended: bool,
 }
-
-/// What the proxy can see of an upload while hyper sends it.
-#[derive(Debug)]
-pub struct UploadState {
-    /// Bytes passed on so far.
-    pub bytes: Arc<AtomicU64>,
-    stage: AtomicU8,
-    started: Instant,
-    /// When something was last passed on, in microseconds since `started`.
-    moved: AtomicU64,
-    starved: AtomicBool,
-}
-
-/// Why an upload was broken off on this side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UploadFault {
-    /// Over `max_body`.
-    TooLarge,
-    /// Nothing came for `body_timeout`.
-    Stalled,
-    /// The client broke off.
-    Broken,
-    /// A token came in the form, too (RFC 6750 §2).
-    SecondToken,
-}
-
-// The stages of an upload; it starts at 0, running.
-const DONE: u8 = 1;
-const TOO_LARGE: u8 = 2;
-const STALLED: u8 = 3;
-const BROKEN: u8 = 4;
-const SECOND_TOKEN: u8 = 5;
-
-// === impl UploadState ===
-
-impl UploadState {
-    fn new() -> Self {
-        Self {
-            bytes: Arc::default(),
-            stage: AtomicU8::new(0),
-            started: Instant::now(),
-            moved: AtomicU64::new(0),
-            starved: AtomicBool::new(false),
-        }
-    }
-
-    /// When the upstream last took something of the body, its end included.
-    pub fn last_moved(&self) -> Instant {
-        self.started + Duration::from_micros(self.moved.load(Relaxed))
-    }
-
-    /// Whether the upstream wants more than the client has sent.
-    pub fn waits_for_client(&self) -> bool {
-        self.starved.load(Relaxed)
-    }
-
-    fn moves(&self) {
-        let now = self.started.elapsed().as_micros();
-        self.moved
-            .store(u64::try_from(now).unwrap_or(u64::MAX), Relaxed);
-        self.starved.store(false, Relaxed);
-    }
-
-    /// Whether the whole body has been passed on.
-    pub fn done(&self) -> bool {
-        self.stage.load(Relaxed) == DONE
-    }
-
-    /// Why the upload was broken off, if it was.
-    pub fn fault(&self) -> Option<UploadFault> {
-        match self.stage.load(Relaxed) {
-            TOO_LARGE => Some(UploadFault::TooLarge),
-            STALLED => Some(UploadFault::Stalled),
-            BROKEN => Some(UploadFault::Broken),
-            SECOND_TOKEN => Some(UploadFault::SecondToken),
-            _ => None,
-        }
-    }
-}
-
-// === impl UploadFault ===
-
-impl fmt::Display for UploadFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::TooLarge => "the request body is over max_body",
-            Self::Stalled => "the request body stalled",
-            Self::Broken => "the client broke off its request body",
-            Self::SecondToken => "a token in the header and in the form",
-        })
-    }
-}
-
-impl std::error::Error for UploadFault {}
 
 // === impl Upload ===
 
@@ -219,13 +125,7 @@ impl fmt::Debug for Stream {
 
 impl Stream {
     fn stop(&self, fault: UploadFault) -> UploadFault {
-        let stage = match fault {
-            UploadFault::TooLarge => TOO_LARGE,
-            UploadFault::Stalled => STALLED,
-            UploadFault::Broken => BROKEN,
-            UploadFault::SecondToken => SECOND_TOKEN,
-        };
-        self.state.stage.store(stage, Relaxed);
+        self.state.stopped(fault);
         fault
     }
 
@@ -252,22 +152,21 @@ impl Stream {
         }
         self.held = held.freeze();
         if self.is_end_stream() {
-            self.state.stage.store(DONE, Relaxed);
+            self.state.ends();
         }
         Ok(())
     }
 
     /// Another attempt begins: the upload is not done yet.
     pub(super) fn restarts(&self) {
-        self.state.stage.store(0, Relaxed);
-        self.state.moves();
+        self.state.restarts();
     }
 
     /// The upstream took something of what had been read before; `done` if that was all.
     pub(super) fn resent(&self, done: bool) {
         self.state.moves();
         if done {
-            self.state.stage.store(DONE, Relaxed);
+            self.state.ends();
         }
     }
 
@@ -294,7 +193,7 @@ impl Stream {
         };
         Poll::Ready(match data {
             None => {
-                self.state.stage.store(DONE, Relaxed);
+                self.state.ends();
                 self.ended = true;
                 self.trailers
                     .take()
@@ -302,9 +201,9 @@ impl Stream {
             }
             Some(Err(fault)) => Some(Err(fault)),
             Some(Ok(data)) => {
-                self.state.bytes.fetch_add(data.len() as u64, Relaxed);
+                self.state.passed(data.len());
                 if self.is_end_stream() {
-                    self.state.stage.store(DONE, Relaxed);
+                    self.state.ends();
                 }
                 Some(Ok(Frame::data(data)))
             }
@@ -314,7 +213,7 @@ impl Stream {
     /// What comes from the client, within the limits.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.state.starved.store(true, Relaxed);
+            self.state.starves();
             let patience = self.patience;
             let timer = self
                 .timer
