@@ -171,7 +171,7 @@ impl Gateway {
         let address = *app.addresses.first().expect("a listener");
         Self {
             address,
-            admin: app.admin,
+            admin: app.admin.tcp().expect("an IP address"),
             app,
             log,
             folder,
