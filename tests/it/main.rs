@@ -12,6 +12,7 @@ mod hardening;
 mod harness;
 mod identity;
 mod lifecycle;
+mod listeners;
 mod metrics_and_log;
 mod oauth;
 mod opaque;
