@@ -41,8 +41,8 @@ pub struct Bound {
 pub(super) enum Queue {
     /// Are lost unless they are accepted before the socket is closed.
     Own,
-    /// The same, and new ones keep coming because the kernel deals them out to all who listen on the
-    /// port: it has to be stopped first.
+    /// The same, but another process may have the address too. The kernel deals connections out to
+    /// all who listen on a port, so that new ones keep coming: it has to be stopped first.
     Dealt,
     /// Are left to whoever else has the socket.
     Inherited,
@@ -86,11 +86,15 @@ pub fn bind(address: &Address, reuse_port: bool) -> io::Result<Bound> {
             Ok(Bound {
                 socket: Socket::Unix(socket),
                 address: address.clone(),
-                queue: Queue::Own,
+                queue: own_or_dealt(reuse_port),
                 file: Some(file),
             })
         }
     }
+}
+
+fn own_or_dealt(reuse_port: bool) -> Queue {
+    if reuse_port { Queue::Dealt } else { Queue::Own }
 }
 
 fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Bound> {
@@ -109,7 +113,7 @@ fn bind_tcp(address: SocketAddr, reuse_port: bool) -> io::Result<Bound> {
     Ok(Bound {
         socket: Socket::Tcp(socket),
         address,
-        queue: if reuse_port { Queue::Dealt } else { Queue::Own },
+        queue: own_or_dealt(reuse_port),
         file: None,
     })
 }

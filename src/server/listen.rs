@@ -3,6 +3,7 @@
 use super::bind::{Acceptor, Bound, Queue, Socket};
 use super::transport::Accepted;
 use super::{Shared, Stage, connection};
+use crate::keys::KeyStatus;
 use prometheus::IntGauge;
 use std::io;
 use std::sync::Arc;
@@ -10,6 +11,9 @@ use std::time::Duration;
 
 /// Pause after `accept` fails, which is nearly always for want of file descriptors.
 const BREATHER: Duration = Duration::from_millis(50);
+
+/// How long a gateway that takes over from another waits for its issuers' keys before it accepts.
+const KEYS: Duration = Duration::from_secs(5);
 
 /// Longer than the last part of a handshake takes: connections that have begun are completed, and
 /// accepted, before the socket is closed.
@@ -74,6 +78,10 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
         };
         tokio::spawn(connection::run(accepted, origin, Arc::clone(&shared)));
     };
+    if queue != Queue::Own {
+        // Somebody else serves meanwhile, or clients wait in the queue: better than a refusal.
+        let _ = tokio::time::timeout(KEYS, keys_are_there(&shared)).await;
+    }
     let bell = shared.drain.bell(worker);
     loop {
         // Before the look at the stage, or a bell between the two would go unheard.
@@ -104,6 +112,18 @@ pub async fn serve(listener: Listener, shared: Arc<Shared>) -> io::Result<()> {
     // Connections count themselves when they first run: before this task runs again.
     tokio::task::yield_now().await;
     Ok(())
+}
+
+async fn keys_are_there(shared: &Shared) {
+    let there = || {
+        let snapshot = shared.snapshot.load();
+        let now = snapshot.clock.now();
+        let mut issuers = snapshot.issuers.iter();
+        issuers.all(|issuer| issuer.status(now) != KeyStatus::Missing)
+    };
+    while !there() && shared.drain.stage() < Stage::Draining {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// A connection that has gone before it could be accepted is no trouble; anything else is likely to

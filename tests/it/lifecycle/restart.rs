@@ -120,7 +120,7 @@ impl Load {
                     };
                     match outcome {
                         Ok(200) => {}
-                        Ok(status) => failed.push(status.to_string()),
+                        Ok(status) => failed.push(format!("client {number}: {status}")),
                         Err(error) => failed.push(format!("client {number}: {error:?}")),
                     }
                     served.fetch_add(1, Relaxed);

@@ -16,7 +16,8 @@ use tokio::net::{TcpSocket, TcpStream};
 const GET: &str = "GET /public/ HTTP/1.1\r\nHost: a\r\n\r\n";
 
 async fn world(lines: &str) -> World {
-    World::with(&with_lines(CONFIG, "[server]", lines)).await
+    let config = CONFIG.replace("workers = 1", "workers = 2");
+    World::with(&with_lines(&config, "[server]", lines)).await
 }
 
 /// A connection from another address of this machine.
@@ -29,7 +30,7 @@ async fn from(source: &str, to: SocketAddr) -> Raw {
 
 #[tokio::test]
 async fn one_address_has_only_so_many_connections() {
-    let world = world("workers = 2\nmax_connections_per_address = 2").await;
+    let world = world("max_connections_per_address = 2").await;
     let address = world.gateway.address;
     let mut first = Raw::connect(address).await;
     let mut second = Raw::connect(address).await;

@@ -30,6 +30,13 @@ async fn ask(path: &Path, target: &str, headers: &str) -> io::Result<String> {
     Ok(text)
 }
 
+/// The first record of the access log.
+async fn logged(world: &World) -> serde_json::Value {
+    let log = &world.gateway.log;
+    eventually("a record", async || !log.records().is_empty()).await;
+    log.records().remove(0)
+}
+
 fn mode(path: &Path) -> u32 {
     let there = std::fs::symlink_metadata(path).expect("a socket");
     there.permissions().mode() & 0o777
@@ -54,7 +61,7 @@ async fn a_unix_socket_serves_and_goes_when_the_gateway_does() {
     let forged = "X-Forwarded-For: 203.0.113.9\r\n";
     let text = ask(&path, "/public/", forged).await.expect("a reply");
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
-    let record = world.gateway.log.records().pop().expect("a record");
+    let record = logged(&world).await;
     assert_eq!(record["client"], json!("127.0.0.1"), "nobody is trusted");
     let gauge = format!(
         "gateway_connections{{listener=\"unix:{}\"}}",
@@ -79,7 +86,7 @@ async fn who_comes_by_a_unix_socket_may_be_a_trusted_proxy() {
     let told = "X-Forwarded-For: 203.0.113.9\r\n";
     let text = ask(&path, "/public/", told).await.expect("a reply");
     assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
-    let record = world.gateway.log.records().pop().expect("a record");
+    let record = logged(&world).await;
     assert_eq!(record["client"], json!("203.0.113.9"));
 }
 
