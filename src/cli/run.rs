@@ -62,7 +62,7 @@ fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit {
         current: limit.maximum,
-        ..limit.clone()
+        ..limit
     };
     // A limit that cannot be raised is the one in force.
     let current = match setrlimit(Resource::Nofile, all) {
