@@ -69,7 +69,7 @@ struct Outcome {
 fn main() {
     let seconds = std::env::var("SECONDS").map_or(10, |text| text.parse().expect("a number"));
     let span = Duration::from_secs(seconds);
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
     std::thread::spawn(move || {
         runtime().block_on(async {
             let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
