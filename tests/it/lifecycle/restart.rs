@@ -103,7 +103,7 @@ struct Load {
 }
 
 impl Load {
-    fn on(scene: &Scene) -> Self {
+    fn on(scene: &Scene, clients: usize) -> Self {
         let (ended, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let token = scene.auth.token();
         let client = |number: usize| {
@@ -128,7 +128,7 @@ impl Load {
                 failed
             })
         };
-        let clients = (0..8).map(client).collect();
+        let clients = (0..clients).map(client).collect();
         Self {
             ended,
             served,
@@ -192,7 +192,7 @@ async fn restarts_with_an_inherited_socket_lose_nothing() {
     let address = socket.local_addr().expect("an address");
     let scene = Scene::set(address, nobody(), "").await;
     let mut running = ready(scene.with_socket(&socket)).await;
-    let load = Load::on(&scene);
+    let load = Load::on(&scene, 8);
     for _ in 0..RESTARTS {
         load.goes_on().await;
         end(running).await;
@@ -210,7 +210,7 @@ async fn a_new_gateway_may_share_the_socket_before_the_old_one_ends() {
     let address = socket.local_addr().expect("an address");
     let scene = Scene::set(address, nobody(), "reuse_port = true").await;
     let mut running = ready(scene.with_socket(&socket)).await;
-    let load = Load::on(&scene);
+    let load = Load::on(&scene, 8);
     for _ in 0..RESTARTS {
         load.goes_on().await;
         let next = ready(scene.with_socket(&socket)).await;
@@ -225,7 +225,8 @@ async fn a_new_gateway_may_share_the_socket_before_the_old_one_ends() {
 async fn restarts_that_overlap_on_the_port_lose_nothing() {
     let scene = Scene::set(nobody_shared(), nobody_shared(), "reuse_port = true").await;
     let mut running = ready(scene.alone()).await;
-    let load = Load::on(&scene);
+    // So many that some are always about to be accepted.
+    let load = Load::on(&scene, 96);
     for _ in 0..RESTARTS {
         load.goes_on().await;
         let next = ready(scene.alone()).await;
