@@ -1,11 +1,11 @@
 //! The composition root: a file becomes a running gateway, and a running gateway ends.
 
 use crate::admin;
-use crate::config::{self, ConfigErrors};
+use crate::config::{self, ConfigErrors, FileMode, ListenAddr};
 use crate::identity::Clock;
 use crate::keys::KeyStatus;
 use crate::reload::Reloader;
-use crate::server::{self, Bound, Drain, Shared, Stage};
+use crate::server::{self, Address, Bound, Door, Drain, Inherited, Shared, SocketFile, Stage};
 use crate::snapshot::{Env, Snapshot, compile};
 use crate::store::SharedStore;
 use crate::telemetry::access_log::AccessLog;
@@ -37,9 +37,11 @@ const WORKERS_END: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct App {
     /// Where clients connect, with the ports that were really given.
+    pub listen: Vec<Address>,
+    /// Those of them that are IP addresses.
     pub addresses: Vec<SocketAddr>,
     /// Where metrics and health are.
-    pub admin: SocketAddr,
+    pub admin: Address,
     /// Puts a changed file in force.
     pub reloader: Arc<Reloader>,
     shared: Arc<Shared>,
@@ -47,6 +49,8 @@ pub struct App {
     tasks: Vec<JoinHandle<()>>,
     access_log: WorkerGuard,
     exporter: Option<otlp::Exporter>,
+    /// Unix sockets, to be removed when nobody shall connect any more.
+    files: Vec<SocketFile>,
 }
 
 /// Why a gateway does not start.
@@ -55,7 +59,9 @@ pub enum StartError {
     /// The file has mistakes.
     Config(ConfigErrors),
     /// An address cannot be had.
-    Listen(SocketAddr, io::Error),
+    Listen(Address, io::Error),
+    /// Sockets were handed over that the file does not name.
+    Inherited(Inherited),
     /// Metrics cannot be set up.
     Metrics(prometheus::Error),
     /// Spans cannot be sent where `[telemetry]` says.
@@ -78,6 +84,10 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(errors) => errors.fmt(f),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::Inherited(left) => write!(
+                f,
+                "{left}: neither server.listen nor admin.listen has that address; the .socket unit and the file have to agree"
+            ),
             Self::Metrics(error) => write!(f, "cannot set up metrics: {error}"),
             Self::Telemetry(error) => write!(f, "cannot set up [telemetry]: {error}"),
         }
@@ -119,10 +129,24 @@ impl App {
         path: PathBuf,
         access_log: impl Write + Send + 'static,
     ) -> Result<Self, StartError> {
+        Self::start_with(path, access_log, Inherited::default()).await
+    }
+
+    /// The same with sockets that were handed over: those are used for the addresses that they
+    /// listen on.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_with(
+        path: PathBuf,
+        access_log: impl Write + Send + 'static,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let env = environment()?;
         let snapshot = compile(config::load(&path)?, &env)?;
-        let bound = bind_all(&snapshot.limits.listen)?;
-        let admin = bind(snapshot.config.admin.listen.0)?;
+        let (mut bound, mut admin) = bind_all(&snapshot.config, inherited)?;
+        let files = bound.iter_mut().chain([&mut admin]);
+        let files = files.filter_map(|bound| bound.file.take()).collect();
         let count = workers(&snapshot);
         let (access_log, flush) = AccessLog::to(access_log);
         let (spans, exporter) = snapshot
@@ -140,11 +164,12 @@ impl App {
             }),
             snapshot: ArcSwap::from_pointee(snapshot),
             drain: Drain::new(count),
+            door: Door::default(),
         });
         let workers = Workers::start(count, &bound, &shared)?;
         let (store, clock) = (Arc::clone(&env.store), env.clock.clone());
         let reloader = Reloader::start(path, Arc::clone(&shared), env);
-        let admin_address = admin.address;
+        let admin_address = admin.address.clone();
         let tasks = vec![
             tokio::spawn(forget_expired(store, clock)),
             tokio::spawn(Arc::clone(&reloader).watch()),
@@ -154,8 +179,10 @@ impl App {
                 Arc::clone(&reloader),
             )),
         ];
+        let listen: Vec<Address> = bound.into_iter().map(|bound| bound.address).collect();
         Ok(Self {
-            addresses: bound.iter().map(|bound| bound.address).collect(),
+            addresses: listen.iter().filter_map(Address::tcp).collect(),
+            listen,
             admin: admin_address,
             reloader,
             shared,
@@ -163,6 +190,7 @@ impl App {
             tasks,
             access_log: flush,
             exporter,
+            files,
         })
     }
 
@@ -189,6 +217,11 @@ impl App {
             .collect()
     }
 
+    /// How many clients may be connected at the same time.
+    pub fn max_connections(&self) -> usize {
+        self.shared.snapshot.load().limits.max_connections
+    }
+
     /// The clock that tokens and keys are judged by, for simulations.
     pub fn clock(&self) -> Clock {
         self.shared.snapshot.load().clock.clone()
@@ -196,7 +229,7 @@ impl App {
 
     /// Ends: not ready for `drain_delay`, then no new connections, then at most `drain_timeout` for
     /// requests in flight, less if there are none.
-    pub async fn stop(self) -> Stopped {
+    pub async fn stop(mut self) -> Stopped {
         let (delay, patience) = {
             let limits = &self.shared.snapshot.load().limits;
             (limits.drain_delay, limits.drain_timeout)
@@ -209,6 +242,7 @@ impl App {
             ?patience,
             "draining: no new connections"
         );
+        self.files.clear();
         self.shared.drain.advance(Stage::Draining);
         let cut = self.shared.drain.emptied(patience).await;
         if cut > 0 {
@@ -249,12 +283,34 @@ fn workers(snapshot: &Snapshot) -> usize {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<Bound, StartError> {
-    server::bind(address).map_err(|error| StartError::Listen(address, error))
-}
-
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, StartError> {
-    addresses.iter().map(|address| bind(*address)).collect()
+/// The sockets for clients, and that of the admin listener.
+fn bind_all(
+    config: &config::Config,
+    mut inherited: Inherited,
+) -> Result<(Vec<Bound>, Bound), StartError> {
+    let (server, admin) = (&config.server, &config.admin);
+    let mut socket = |address: &ListenAddr, mode: FileMode| {
+        let address = match address {
+            ListenAddr::Tcp(address) => Address::Tcp(*address),
+            ListenAddr::Unix(path) => Address::Unix(path.clone(), mode.0),
+        };
+        match inherited.take(&address) {
+            Some(bound) => Ok(bound),
+            None => server::bind(&address, server.reuse_port)
+                .map_err(|error| StartError::Listen(address, error)),
+        }
+    };
+    let bound: Result<Vec<_>, _> = server
+        .listen
+        .iter()
+        .map(|address| socket(address, server.unix_mode))
+        .collect();
+    let sockets = (bound?, socket(&admin.listen, admin.unix_mode)?);
+    if inherited.is_empty() {
+        Ok(sockets)
+    } else {
+        Err(StartError::Inherited(inherited))
+    }
 }
 
 // === impl Workers ===
@@ -284,7 +340,7 @@ impl Workers {
             for bound in bound {
                 let listener = bound
                     .for_worker(worker)
-                    .map_err(|error| StartError::Listen(bound.address, error))?;
+                    .map_err(|error| StartError::Listen(bound.address.clone(), error))?;
                 let shared = Arc::clone(shared);
                 handle.spawn(async move {
                     if let Err(error) = server::serve(listener, shared).await {

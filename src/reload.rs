@@ -21,10 +21,13 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(150);
 
 /// Keys and tables that only a restart can change.
-const AT_START: [&str; 5] = [
+const AT_START: [&str; 8] = [
     "server.listen",
+    "server.unix_mode",
+    "server.reuse_port",
     "server.workers",
     "admin.listen",
+    "admin.unix_mode",
     "log.level",
     "telemetry",
 ];

@@ -6,7 +6,7 @@ mod revoke;
 pub use readiness::Readiness;
 
 use crate::reload::Reloader;
-use crate::server::{Bound, Shared};
+use crate::server::{self, Bound, Shared};
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -19,7 +19,6 @@ use revoke::Order;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 /// A scraper keeps one connection; this many are plenty.
@@ -48,8 +47,12 @@ pub async fn serve(bound: Bound, shared: Arc<Shared>, reloader: Arc<Reloader>) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        let Some(stream) = accept(&listener).await else {
-            continue;
+        let stream = match listener.accept().await {
+            Ok(accepted) => accepted.stream,
+            Err(error) => {
+                server::failed(&shared, "admin", &error).await;
+                continue;
+            }
         };
         let (shared, reloader) = (Arc::clone(&shared), Arc::clone(&reloader));
         tokio::spawn(async move {
@@ -67,17 +70,6 @@ pub async fn serve(bound: Bound, shared: Arc<Shared>, reloader: Arc<Reloader>) {
                 .await;
             drop(place);
         });
-    }
-}
-
-async fn accept(listener: &TcpListener) -> Option<tokio::net::TcpStream> {
-    match listener.accept().await {
-        Ok((stream, _)) => Some(stream),
-        Err(error) => {
-            tracing::warn!(%error, "an admin connection could not be accepted");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            None
-        }
     }
 }
 

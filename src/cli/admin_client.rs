@@ -1,7 +1,7 @@
 //! Asks the admin listener of the running gateway.
 
 use crate::at;
-use crate::config::{self, KeyPath};
+use crate::config::{self, KeyPath, ListenAddr};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -10,7 +10,8 @@ use hyper_util::rt::TokioIo;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 /// More than a reload takes that waits for a new issuer's keys.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,8 +36,11 @@ pub async fn ask(
             "the file does not say where the admin listener is\n{errors}"
         ));
     }
-    let address = reachable(parsed.config.admin.listen.0);
-    tokio::time::timeout(PATIENCE, exchange(address, method, target, body))
+    let address = match parsed.config.admin.listen {
+        ListenAddr::Tcp(address) => ListenAddr::Tcp(reachable(address)),
+        unix => unix,
+    };
+    tokio::time::timeout(PATIENCE, exchange(&address, method, target, body))
         .await
         .unwrap_or_else(|_| Err(format!("no answer in {}s", PATIENCE.as_secs())))
         .map_err(|why| format!("the gateway's admin listener at {address}: {why}"))
@@ -53,14 +57,31 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 async fn exchange(
-    address: SocketAddr,
+    address: &ListenAddr,
     method: Method,
     target: &str,
     body: Option<String>,
 ) -> Result<(StatusCode, String), String> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(|error| format!("{error}; is it running?"))?;
+    let unreachable = |error: std::io::Error| format!("{error}; is it running?");
+    match address {
+        ListenAddr::Tcp(address) => {
+            let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+            converse(stream, &address.to_string(), method, target, body).await
+        }
+        ListenAddr::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+            converse(stream, "localhost", method, target, body).await
+        }
+    }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    method: Method,
+    target: &str,
+    body: Option<String>,
+) -> Result<(StatusCode, String), String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
@@ -68,7 +89,7 @@ async fn exchange(
     let mut request = Request::builder()
         .method(method)
         .uri(target)
-        .header(header::HOST, address.to_string());
+        .header(header::HOST, host);
     if body.is_some() {
         request = request.header(header::CONTENT_TYPE, "application/json");
     }

@@ -6,6 +6,7 @@ use crate::app::App;
 use crate::config;
 use crate::demo::auth::{AuthOptions, BonterraAuth, MACHINE_CLIENT, MACHINE_SECRET, WEB_CLIENT};
 use crate::demo::echo::Echo;
+use crate::server::Address;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt::Write as _;
 use std::io;
@@ -152,14 +153,14 @@ impl Scene {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name:<14} {value}");
         }
-        for (what, command) in self.commands(&gateway, app.admin) {
+        for (what, command) in self.commands(&gateway, &app.admin) {
             let _ = write!(text, "\n{FAINT}# {what}{FAINT:#}\n{command}\n");
         }
         text
     }
 
     /// What to paste, in the order of a first visit.
-    fn commands(&self, gateway: &str, admin: SocketAddr) -> Vec<(&'static str, String)> {
+    fn commands(&self, gateway: &str, admin: &Address) -> Vec<(&'static str, String)> {
         let redirect = format!("http://{gateway}/public/callback");
         let redirect = utf8_percent_encode(&redirect, NON_ALPHANUMERIC);
         let token = format!("http://{gateway}/oauth/token");

@@ -7,6 +7,7 @@ mod demo;
 mod explain;
 mod healthcheck;
 mod inspect;
+mod notify;
 mod output;
 mod reload;
 mod revoke;

@@ -1,10 +1,14 @@
 //! `run`: serve until a signal says otherwise.
 
+use super::notify::{self, notify};
 use super::{FAILED, output};
 use crate::app::App;
+
 use crate::config::{self, LogFormat, LogLevel};
+use crate::server::Inherited;
 use crate::telemetry::log;
 use futures_util::FutureExt as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +21,13 @@ pub fn run(path: PathBuf) -> u8 {
         Ok(parsed) => set_up_log(&parsed.config.log),
         Err(errors) => return output::mistakes(&errors),
     }
+    // There are no threads yet.
+    let inherited = match Inherited::from_environment() {
+        Ok(inherited) => inherited,
+        Err(why) => return output::fail(&why, FAILED),
+    };
     match runtime() {
-        Ok(runtime) => runtime.block_on(serve(path)),
+        Ok(runtime) => runtime.block_on(serve(path, inherited)),
         Err(error) => output::fail(&format!("cannot start the runtime: {error}"), FAILED),
     }
 }
@@ -45,25 +54,67 @@ fn set_up_log(config: &config::Log) {
     log::init(level, format);
 }
 
-async fn serve(path: PathBuf) -> u8 {
+/// Files that a gateway has open besides two sockets for each client.
+const OTHER_FILES: u64 = 128;
+
+/// Takes all open files that it may have. Returns how many.
+fn raise_file_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // A limit that cannot be raised is the one in force.
+    let current = match setrlimit(Resource::Nofile, all) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    current.unwrap_or(u64::MAX)
+}
+
+/// Says so if there may be more connections than open files.
+fn compare_with_file_limit(max_connections: usize, limit: u64) {
+    let needed = (max_connections as u64)
+        .saturating_mul(2)
+        .saturating_add(OTHER_FILES);
+    if needed > limit {
+        tracing::warn!(
+            max_connections,
+            limit,
+            "with so many connections the limit of open files would be reached first: raise it (LimitNOFILE, ulimit -n) to {needed}, or lower max_connections"
+        );
+    }
+}
+
+async fn serve(path: PathBuf, inherited: Inherited) -> u8 {
     let started = Instant::now();
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => return output::fail(&format!("cannot listen for signals: {error}"), FAILED),
     };
-    let app = match App::start(path, std::io::stdout()).await {
+    let files = raise_file_limit();
+    let app = match App::start_with(path, std::io::stdout(), inherited).await {
         Ok(app) => app,
         Err(error) => return output::not_started(&error),
     };
-    tracing::info!(version = crate::VERSION, listen = ?app.addresses, admin = %app.admin, "serving");
+    compare_with_file_limit(app.max_connections(), files);
+    tracing::info!(version = crate::VERSION, listen = ?app.listen, admin = %app.admin, "serving");
     tokio::select! {
         () = async {
-            app.ready().await;
+            let ready = app.ready();
+            tokio::pin!(ready);
+            // Whoever waits for the start is not kept waiting by an issuer that is down.
+            if tokio::time::timeout(START, &mut ready).await.is_err() {
+                notify("READY=1\nSTATUS=serving; not ready, see /readyz?verbose");
+                ready.await;
+            }
+            notify("READY=1\nSTATUS=ready");
             tracing::info!(after_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "ready");
             std::future::pending::<()>().await;
         } => {}
         () = signals.until_stop(&app) => {}
     }
+    notify(notify::STOPPING);
     signals.settle().await;
     tokio::select! {
         stopped = app.stop() => {
@@ -76,6 +127,9 @@ async fn serve(path: PathBuf) -> u8 {
         }
     }
 }
+
+/// A start that takes longer is told as done: requests are served, if only with refusals.
+const START: Duration = Duration::from_secs(10);
 
 /// Signals that come within this time of the first are the same.
 const ECHO: Duration = Duration::from_millis(5);
@@ -122,7 +176,11 @@ impl Signals {
                     // The log and the metric have the outcome. It may take a while, and must not
                     // keep a stop waiting.
                     let reloader = Arc::clone(&app.reloader);
-                    tokio::spawn(async move { drop(reloader.reload("SIGHUP").await) });
+                    tokio::spawn(async move {
+                        notify(notify::RELOADING);
+                        drop(reloader.reload("SIGHUP").await);
+                        notify(notify::READY);
+                    });
                 }
             }
         }

@@ -55,7 +55,7 @@ pub use issuer::{Alg, Issuer, Jwks};
 pub use load::{Parsed, load, parse};
 pub use log::{Log, LogFormat, LogLevel};
 pub use mistake::{Mistake, Part};
-pub use net::ListenAddr;
+pub use net::{FileMode, ListenAddr};
 pub use oauth::{Grant, OAuthSurface, Paths};
 pub use path::{KeyPath, Segment};
 pub use report::{ConfigErrors, Located, Source};

@@ -2,15 +2,29 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
 use super::text::{BadText, text_type};
 
-/// An address to listen on: `"0.0.0.0:8080"`, `"[::]:8080"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ListenAddr(pub SocketAddr);
+/// An address to listen on: `"0.0.0.0:8080"`, `"[::]:8080"`, `"unix:/run/gateway.sock"`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddr {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// A Unix socket, by its absolute path.
+    Unix(PathBuf),
+}
+
+/// Who may use a file, in octal: `"0660"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+/// What the name of a Unix socket holds at most (`sun_path` of `unix(7)`, less the final zero), and room for the
+/// suffix under which a socket is prepared.
+const MAX_SOCKET_PATH: usize = 107 - 12;
 
 /// A network in CIDR notation, refused when bits outside the prefix are set: `10.1.2.3/8` is as likely a slip of
 /// the prefix as of the address, and these lists decide whom to trust.
@@ -20,9 +34,10 @@ pub(super) struct Cidr(IpNet);
 text_type!(
     ListenAddr,
     "address and port",
-    r"^([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]+$",
-    ["127.0.0.1:8080", "[::]:8080"]
+    r"^(([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]+|unix:/.+)$",
+    ["127.0.0.1:8080", "[::]:8080", "unix:/run/gateway.sock"]
 );
+text_type!(FileMode, "file mode", r"^0?[0-7]{3}$", ["0660", "0600"]);
 text_type!(
     Cidr,
     "network",
@@ -37,7 +52,7 @@ impl ListenAddr {
     pub const fn v4(octets: [u8; 4], port: u16) -> Self {
         let [a, b, c, d] = octets;
         let ip = std::net::Ipv4Addr::new(a, b, c, d);
-        Self(SocketAddr::new(IpAddr::V4(ip), port))
+        Self::Tcp(SocketAddr::new(IpAddr::V4(ip), port))
     }
 }
 
@@ -45,10 +60,8 @@ impl FromStr for ListenAddr {
     type Err = BadText;
 
     fn from_str(text: &str) -> Result<Self, BadText> {
-        if text.starts_with("unix:") {
-            return Err(BadText(format!(
-                "{text:?}: unix sockets are not supported by this version"
-            )));
+        if let Some(path) = text.strip_prefix("unix:") {
+            return socket_path(path).map_err(|why| BadText(format!("{text:?}: {why}")));
         }
         if text.parse::<IpAddr>().is_ok() {
             return Err(BadText(format!("{text:?} has no port")));
@@ -58,7 +71,7 @@ impl FromStr for ListenAddr {
                 "{text:?} has no address: write \"0.0.0.0:{port}\" for all IPv4 or \"[::]:{port}\" for all addresses"
             )));
         }
-        text.parse().map(Self).map_err(|_| {
+        text.parse().map(Self::Tcp).map_err(|_| {
             BadText(format!(
                 "{text:?} is not an IP address and a port; names are not looked up"
             ))
@@ -66,9 +79,48 @@ impl FromStr for ListenAddr {
     }
 }
 
+fn socket_path(path: &str) -> Result<ListenAddr, &'static str> {
+    if !path.starts_with('/') {
+        return Err("the path of a Unix socket begins with a slash");
+    }
+    if path.ends_with('/') || path.contains('\0') {
+        return Err("that is no name for a socket");
+    }
+    if path.len() > MAX_SOCKET_PATH {
+        return Err("the path of a Unix socket has 95 bytes at most");
+    }
+    Ok(ListenAddr::Unix(path.into()))
+}
+
 impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+// === impl FileMode ===
+
+impl FromStr for FileMode {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3);
+        let digits = digits.unwrap_or(text);
+        let octal = digits.len() == 3 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+        u32::from_str_radix(digits, 8)
+            .ok()
+            .filter(|_| octal)
+            .map(Self)
+            .ok_or_else(|| BadText(format!("{text:?} is not a file mode: write \"0660\"")))
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
     }
 }
 
@@ -124,12 +176,21 @@ mod tests {
 
     #[test]
     fn listen_addresses() {
-        for text in ["0.0.0.0:8080", "[::]:8080", "127.0.0.1:0", "[::1]:443"] {
+        for text in [
+            "0.0.0.0:8080",
+            "[::]:8080",
+            "127.0.0.1:0",
+            "[::1]:443",
+            "unix:/run/gateway.sock",
+        ] {
             assert_eq!(text.parse::<ListenAddr>().unwrap().to_string(), text);
         }
         for (text, message) in [
             (":8080", "has no address"),
-            ("unix:/run/gateway.sock", "not supported by this version"),
+            ("unix:gateway.sock", "begins with a slash"),
+            ("unix:", "begins with a slash"),
+            ("unix:/run/", "no name for a socket"),
+            (&format!("unix:/{}", "x".repeat(95)), "95 bytes at most"),
             ("127.0.0.1", "has no port"),
             ("::", "has no port"),
             ("localhost:8080", "names are not looked up"),
@@ -138,6 +199,17 @@ mod tests {
         ] {
             let error = text.parse::<ListenAddr>().unwrap_err();
             assert!(error.0.contains(message), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn file_modes() {
+        for (text, mode) in [("0660", 0o660), ("600", 0o600), ("0777", 0o777)] {
+            assert_eq!(text.parse(), Ok(FileMode(mode)), "{text}");
+        }
+        assert_eq!(FileMode(0o600).to_string(), "0600");
+        for text in ["", "66", "0888", "00660", "+660", "rw-rw----", "1777"] {
+            assert!(text.parse::<FileMode>().is_err(), "{text}");
         }
     }
 

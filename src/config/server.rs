@@ -4,19 +4,31 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::net::{Cidr, ListenAddr, cidrs};
+use super::net::{Cidr, FileMode, ListenAddr, cidrs};
 use super::units::{Dur, Size};
 
 /// Where clients connect, and what one client may ask of the gateway.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// Addresses for clients.
+    /// Addresses for clients. Who comes by a Unix socket counts as 127.0.0.1, so that `trusted_proxies` decides
+    /// whether its `X-Forwarded-For` is believed.
     pub listen: Vec<ListenAddr>,
+    /// Who may connect to the Unix sockets in `listen`: their file mode.
+    pub unix_mode: FileMode,
+    /// Whether another gateway may listen on the same addresses at the same time, so that a new one can start while
+    /// the old one drains. Off, a second gateway that was started by mistake is refused.
+    pub reuse_port: bool,
     /// Worker threads; 0: one per core.
     pub workers: usize,
     /// Open client connections at most, over all workers. One more is answered 503 and closed.
     pub max_connections: usize,
+    /// Open client connections of one address at most (of IPv6: of one /64 network); 0: no limit. One more is answered
+    /// 503 and closed. Unix sockets are not counted.
+    pub max_connections_per_address: usize,
+    /// Requests in flight at most, over all workers; 0: no limit. One more is answered 503 at once, before its token is
+    /// looked at, and its connection is kept.
+    pub max_requests: usize,
     /// For a whole request head, first and later requests alike.
     pub header_timeout: Dur,
     /// Between two requests of a connection.
@@ -35,6 +47,9 @@ pub struct Server {
     #[serde(with = "cidrs")]
     #[schemars(with = "Vec<Cidr>")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether every connection begins with a PROXY protocol header, version 1 or 2, which says who the client is. Only
+    /// `trusted_proxies` may send one: any other connection, and one without a good header, is closed unanswered.
+    pub proxy_protocol: bool,
     /// After SIGTERM: how long `/readyz` says 503 while connections are still accepted.
     pub drain_delay: Dur,
     /// After that: how long requests in flight may take to finish.
@@ -45,8 +60,12 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![ListenAddr::v4([0, 0, 0, 0], 8080)],
+            unix_mode: FileMode(0o660),
+            reuse_port: false,
             workers: 0,
             max_connections: 20_000,
+            max_connections_per_address: 0,
+            max_requests: 0,
             header_timeout: Dur::secs(10),
             idle_timeout: Dur::secs(75),
             body_timeout: Dur::secs(30),
@@ -55,6 +74,7 @@ impl Default for Server {
             max_concurrent_streams: 128,
             max_body: Size::mib(10),
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             drain_delay: Dur::secs(5),
             drain_timeout: Dur::secs(20),
         }

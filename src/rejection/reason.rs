@@ -70,7 +70,7 @@ pub enum Reason {
     UpstreamTimeout,
     /// There are no keys to check the token with: that is not the token's fault.
     KeysUnavailable,
-    /// More connections than `max_connections`.
+    /// More connections or requests than a limit allows.
     Overloaded,
     /// The gateway is shutting down.
     Draining,

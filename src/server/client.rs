@@ -1,5 +1,6 @@
 //! A client, as the service that answers its requests and the socket that they come by both know it.
 
+use super::door::Seat;
 use super::drain::Open;
 use super::head::Flaw;
 use crate::proxy;
@@ -50,6 +51,7 @@ pub(super) struct Client {
 #[derive(Debug)]
 pub(super) struct Place {
     _open: Open,
+    seat: Option<Seat>,
     gauge: IntGauge,
 }
 
@@ -70,7 +72,16 @@ impl Place {
     /// Takes a place; `gauge` is that of the listener.
     pub(super) fn new(open: Open, gauge: IntGauge) -> Self {
         gauge.inc();
-        Self { _open: open, gauge }
+        Self {
+            _open: open,
+            seat: None,
+            gauge,
+        }
+    }
+
+    /// It is a place among those of its address, too.
+    pub(super) fn sit(&mut self, seat: Seat) {
+        self.seat = Some(seat);
     }
 }
 
@@ -118,6 +129,11 @@ impl Client {
     /// Whether any request has been read.
     pub(super) fn has_asked(&self) -> bool {
         self.asked.load(Relaxed) > 0
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_busy(&self) -> bool {
+        self.has_asked() && self.phase.load(Relaxed) >= BUSY
     }
 
     /// What is wrong with the request that was read last, if it must not be served. It has to be

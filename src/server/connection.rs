@@ -3,34 +3,70 @@
 use super::client::{Client, Place};
 use super::drain::{Open, until_drained};
 use super::listen::Origin;
+use super::proxy_protocol::ReadHeader;
 use super::sniff::{Protocol, Sniff};
 use super::transport::{Accepted, Transport};
 use super::{Shared, http1, http2, unparsed};
 use crate::rejection::{Reason, Rejection};
-use std::future::poll_fn;
+use crate::snapshot::Limits;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::io::AsyncWrite as _;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// What holds for a connection that has just been accepted. It may outlive the snapshot.
+struct Rules {
+    max_connections: usize,
+    max_connections_per_address: usize,
+    proxy_protocol: bool,
+    header_timeout: Duration,
+}
+
+impl Rules {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            max_connections: limits.max_connections,
+            max_connections_per_address: limits.max_connections_per_address,
+            proxy_protocol: limits.proxy_protocol,
+            header_timeout: limits.header_timeout,
+        }
+    }
+}
 
 /// Serves one connection to its end.
 pub(super) async fn run(accepted: Accepted, origin: Origin, shared: Arc<Shared>) {
     let Accepted { stream, peer } = accepted;
-    let (max_connections, header_timeout) = {
-        let limits = &shared.snapshot.load().limits;
-        (limits.max_connections, limits.header_timeout)
+    let rules = Rules::of(&shared.snapshot.load().limits);
+    let Some(open) = Open::count(&shared, rules.max_connections) else {
+        return turn_away(stream, peer, "max_connections", &origin, &shared).await;
     };
-    let Some(open) = Open::count(&shared, max_connections) else {
-        return refuse_connection(stream, peer, &shared).await;
-    };
-    let place = Place::new(open, origin.gauge);
+    let mut place = Place::new(open, origin.gauge.clone());
     if stream.set_nodelay().is_err() {
         return;
     }
     let since = Instant::now();
-    let sniff = Box::pin(Sniff::new(stream, since + header_timeout));
+    let deadline = since + rules.header_timeout;
+    let counted = !stream.is_unix() || rules.proxy_protocol;
+    let (stream, peer) = if rules.proxy_protocol {
+        match client_behind(stream, peer, deadline, &origin, &shared).await {
+            Some(told) => told,
+            None => return,
+        }
+    } else {
+        (stream, peer)
+    };
+    if rules.max_connections_per_address > 0 && counted {
+        let max = rules.max_connections_per_address;
+        match shared.door.seat(peer.ip(), max) {
+            Some(seat) => place.sit(seat),
+            None => {
+                drop(place);
+                let reason = "max_connections_per_address";
+                return turn_away(stream, peer, reason, &origin, &shared).await;
+            }
+        }
+    }
+    let sniff = Box::pin(Sniff::new(stream, deadline));
     let Some((protocol, stream)) = until_drained(sniff, || false, origin.worker, &shared).await
     else {
         return;
@@ -42,10 +78,48 @@ pub(super) async fn run(accepted: Accepted, origin: Origin, shared: Arc<Shared>)
     }
 }
 
-/// Over `max_connections`: a word, and the door.
-async fn refuse_connection(mut stream: Transport, peer: SocketAddr, shared: &Shared) {
-    let reply = unparsed::refusal(shared, peer, &Rejection::from(Reason::Overloaded));
-    // The socket's buffer is empty, so this either fits or the client is gone.
-    let write = |cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &reply));
-    let _ = poll_fn(write).await;
+/// Reads the PROXY protocol header. `None` if there is no good one, or not from somebody who may
+/// send one: the connection is closed unanswered then.
+async fn client_behind(
+    stream: Transport,
+    peer: SocketAddr,
+    deadline: Instant,
+    origin: &Origin,
+    shared: &Shared,
+) -> Option<(Transport, SocketAddr)> {
+    let refused = |why: &dyn std::fmt::Display| {
+        tracing::debug!(%peer, %why, "a connection is refused");
+        count(shared, origin, "proxy_header");
+    };
+    if !shared.snapshot.load().trusted.contains(peer.ip()) {
+        refused(&"the peer is not one of trusted_proxies");
+        return None;
+    }
+    let read = Box::pin(ReadHeader::new(stream, deadline));
+    match until_drained(read, || false, origin.worker, shared).await {
+        Ok((stream, client)) => Some((stream, client.unwrap_or(peer))),
+        Err(bad) => {
+            refused(&bad);
+            None
+        }
+    }
+}
+
+/// Over a limit: a word, and the door.
+async fn turn_away(
+    stream: Transport,
+    peer: SocketAddr,
+    reason: &str,
+    origin: &Origin,
+    shared: &Shared,
+) {
+    count(shared, origin, reason);
+    let rejection = Rejection::noted(Reason::Overloaded, format!("{reason} reached"));
+    let reply = unparsed::refusal(shared, peer, &rejection);
+    shared.door.turn_away(stream, reply).await;
+}
+
+fn count(shared: &Shared, origin: &Origin, reason: &str) {
+    let metric = &shared.observer.metrics.connections_refused_total;
+    metric.with_label_values(&[&*origin.listener, reason]).inc();
 }

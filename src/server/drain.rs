@@ -50,11 +50,11 @@ pub(super) trait Winding: Future {
     fn wind_down(self: Pin<&mut Self>);
 }
 
-/// What a client that has just connected gets to send its first request while the gateway drains.
-const FIRST_REQUEST: Duration = Duration::from_millis(200);
+/// What a client gets to send one more request while the gateway drains: it may be under way.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Drives the work on a connection of this worker. When the gateway drains, the request in flight is
-/// the last; a client that has only just connected gets a moment to send its first.
+/// the last (`has_asked`); a client that is idle gets a moment to send its last.
 pub(super) async fn until_drained<W: Winding>(
     mut work: Pin<impl DerefMut<Target = W>>,
     has_asked: impl Fn() -> bool,
@@ -81,7 +81,7 @@ pub(super) async fn until_drained<W: Winding>(
         }
         if !told && stage == Stage::Draining {
             if grace.is_none() {
-                grace.set(Some(tokio::time::sleep(FIRST_REQUEST)));
+                grace.set(Some(tokio::time::sleep(LAST_REQUEST)));
             }
             let over = |timer: Pin<&mut Sleep>, cx: &mut Context<'_>| timer.poll(cx).is_ready();
             told = has_asked()

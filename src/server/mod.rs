@@ -1,16 +1,20 @@
 //! Where clients connect: listeners, connections, and the way of each request through the gateway.
 
+mod bind;
 mod client;
 mod connection;
 mod decision;
+mod door;
 mod drain;
 pub mod head;
 mod http1;
 mod http2;
 mod id;
+mod inherit;
 mod listen;
 mod metadata;
 mod oauth;
+mod proxy_protocol;
 mod service;
 mod sniff;
 mod stalled;
@@ -18,10 +22,14 @@ mod stream;
 mod transport;
 mod unparsed;
 
+pub use bind::{Acceptor, Address, Bound, SocketFile, bind};
 pub use decision::{Verdict, decide};
+pub use door::Door;
 pub use drain::{Drain, Stage};
 pub use id::request_id;
-pub use listen::{Bound, Listener, bind, serve};
+pub use inherit::Inherited;
+pub(crate) use listen::failed;
+pub use listen::{Listener, serve};
 pub use metadata::{document as metadata_document, url as metadata_url};
 
 use crate::snapshot::Snapshot;
@@ -38,4 +46,6 @@ pub struct Shared {
     pub observer: Arc<Observer>,
     /// Whether the gateway is stopping, and what is still open.
     pub drain: Drain,
+    /// Who may come in.
+    pub door: Door,
 }

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::decision::{Verdict, decide};
 use super::id::{new_request_id, request_id};
-use super::{Shared, http2, metadata, oauth};
+use super::{Shared, Stage, http2, metadata, oauth};
 use crate::headers::X_REQUEST_ID;
 use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
@@ -30,10 +30,11 @@ pub(super) async fn handle(
     client: Arc<Client>,
     request: Request<Incoming>,
 ) -> Response<Tracked> {
+    let persistent = request.version() <= Version::HTTP_11;
     let answer = AssertUnwindSafe(answer(&shared, &client, request))
         .catch_unwind()
         .await;
-    let response = answer.unwrap_or_else(|_| {
+    let mut response = answer.unwrap_or_else(|_| {
         let id = new_request_id();
         tracing::error!(request_id = id, "a request panicked");
         let rejection = Rejection::from(Reason::Internal);
@@ -44,7 +45,19 @@ pub(super) async fn handle(
         };
         own(rejection.reply(context), &id, None)
     });
+    if persistent && shared.drain.stage() != Stage::Serving {
+        send_away(&mut response);
+    }
     response.map(|body| Tracked { body, client })
+}
+
+/// Has a client ask elsewhere next time: one that is told loses no request, as it may when an idle
+/// connection is closed just as it sends one.
+fn send_away<B>(response: &mut Response<B>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
 }
 
 async fn answer(
@@ -78,6 +91,9 @@ async fn answer(
     if head.version == Version::HTTP_2 && http2::is_too_large(&head, &snapshot.limits) {
         return refuse(Reason::HeadersTooLarge.into(), None, exchange);
     }
+    if is_overloaded(&snapshot, &exchange) {
+        return refuse(Reason::Overloaded.into(), None, exchange);
+    }
     match verdict(&snapshot, &head, peer, &mut exchange).await {
         Ok((Verdict::Proxy(admission), path)) => {
             let errand = Errand {
@@ -104,6 +120,12 @@ async fn answer(
             refuse(rejection, metadata::url(&head, peer), exchange)
         }
     }
+}
+
+/// Whether more than `max_requests` are in flight, this one included.
+fn is_overloaded(snapshot: &Snapshot, exchange: &Exchange) -> bool {
+    let max = snapshot.limits.max_requests;
+    max > 0 && usize::try_from(exchange.metrics().requests_in_flight.get()).is_ok_and(|n| n > max)
 }
 
 /// Decides, and tells the record. Besides the verdict, the canonical path where it differs from the

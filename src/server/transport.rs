@@ -1,17 +1,17 @@
 //! What carries a client's bytes.
 
 use crate::socket::Gathered;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// A connection that the kernel has just handed over.
 #[derive(Debug)]
-pub(super) struct Accepted {
+pub struct Accepted {
     /// Its bytes.
     pub stream: Transport,
     /// Who connected.
@@ -20,7 +20,7 @@ pub(super) struct Accepted {
 
 /// A client's byte stream.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub struct Transport {
     /// Bytes that were read to find out what the client speaks, and are to be read again.
     unread: Bytes,
     stream: Stream,
@@ -29,6 +29,7 @@ pub(super) struct Transport {
 #[derive(Debug)]
 enum Stream {
     Tcp(Gathered),
+    Unix(UnixStream),
 }
 
 // === impl Transport ===
@@ -36,6 +37,12 @@ enum Stream {
 impl From<TcpStream> for Transport {
     fn from(stream: TcpStream) -> Self {
         Self::new(Stream::Tcp(Gathered(stream)))
+    }
+}
+
+impl From<UnixStream> for Transport {
+    fn from(stream: UnixStream) -> Self {
+        Self::new(Stream::Unix(stream))
     }
 }
 
@@ -52,12 +59,24 @@ impl Transport {
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.0.set_nodelay(true),
+            Stream::Unix(_) => Ok(()),
         }
+    }
+
+    /// Whether it came by a Unix socket, and so from no address.
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(self.stream, Stream::Unix(_))
     }
 
     /// Gives back what was read too early: it is read again before anything else.
     pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.unread = bytes;
+        self.unread = if self.unread.is_empty() {
+            bytes
+        } else {
+            let mut both = BytesMut::from(bytes);
+            both.extend_from_slice(&self.unread);
+            both.freeze()
+        };
     }
 }
 
@@ -66,6 +85,7 @@ macro_rules! on_stream {
     ($transport:expr, $stream:ident => $call:expr) => {
         match &mut $transport.get_mut().stream {
             Stream::Tcp($stream) => $call,
+            Stream::Unix($stream) => $call,
         }
     };
 }
@@ -105,6 +125,7 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
             Stream::Tcp(stream) => stream.is_write_vectored(),
+            Stream::Unix(stream) => stream.is_write_vectored(),
         }
     }
 

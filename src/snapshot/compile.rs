@@ -95,6 +95,14 @@ fn limits(server: &config::Server, mistakes: &mut Vec<Mistake>) -> Limits {
                 .hint("write [\"0.0.0.0:8080\"]"),
         );
     }
+    if server.proxy_protocol && server.trusted_proxies.is_empty() {
+        let mistake = Mistake::value(
+            at!["server", "proxy_protocol"],
+            "nobody is trusted to send a PROXY protocol header",
+        );
+        let hint = "name the load balancers in trusted_proxies, for example [\"10.0.0.0/8\"]";
+        mistakes.push(mistake.hint(hint));
+    }
     let mut positive = |key: &str, fine: bool, what: &str| {
         if !fine {
             mistakes.push(Mistake::value(
@@ -121,8 +129,10 @@ fn limits(server: &config::Server, mistakes: &mut Vec<Mistake>) -> Limits {
         mistakes.push(mistake.hint("write \"8KiB\" or more"));
     }
     Limits {
-        listen: server.listen.iter().map(|address| address.0).collect(),
         max_connections: server.max_connections,
+        max_connections_per_address: server.max_connections_per_address,
+        max_requests: server.max_requests,
+        proxy_protocol: server.proxy_protocol,
         header_timeout: server.header_timeout.get(),
         idle_timeout: server.idle_timeout.get(),
         body_timeout: server.body_timeout.get(),

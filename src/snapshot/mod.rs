@@ -32,7 +32,6 @@ use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::otlp;
 use crate::upstream::Upstream;
 use http::HeaderValue;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,10 +72,14 @@ pub struct Snapshot {
 /// Limits and deadlines: `[server]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Where to listen.
-    pub listen: Vec<SocketAddr>,
     /// Open connections in all.
     pub max_connections: usize,
+    /// Open connections of one address; 0: as many as there may be in all.
+    pub max_connections_per_address: usize,
+    /// Requests in flight; 0: no limit.
+    pub max_requests: usize,
+    /// Whether connections begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
     /// A whole request head.
     pub header_timeout: Duration,
     /// Between requests of a connection.

@@ -57,6 +57,10 @@ metrics! {
     requests_in_flight: IntGauge [],
     /// Open connections from clients.
     connections: IntGaugeVec ["listener"],
+    /// Connections closed before their first request, by listener and reason: max_connections, max_connections_per_address, or proxy_header (bad, late, or from somebody who is not trusted to send one).
+    connections_refused_total: IntCounterVec ["listener", "reason"],
+    /// Failures to accept a connection, nearly always for want of file descriptors.
+    accept_errors_total: IntCounterVec ["listener"],
     /// Tokens judged, by issuer, outcome (accepted or refused) and reason.
     auth_decisions_total: IntCounterVec ["issuer", "outcome", "reason"],
     /// Requests refused, by route and reason.

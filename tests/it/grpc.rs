@@ -375,7 +375,9 @@ async fn a_call_that_its_client_gives_up_ends_at_the_upstream() {
         let mut call = pin!(scene.call("/echo.Echo/Never", message, Some(&token)));
         tokio::select! {
             reply = &mut call => panic!("{:?}", reply.map(|_| "a reply")),
-            () = eventually("the upstream works on it", async || GIVEN_UP.1.load(Relaxed) == 1) => {}
+            () = eventually("the upstream works on it", || {
+                std::future::ready(GIVEN_UP.1.load(Relaxed) == 1)
+            }) => {}
         }
         assert_eq!(GIVEN_UP.0.load(Relaxed), 0);
     }

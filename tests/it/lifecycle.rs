@@ -5,4 +5,5 @@ mod drain;
 mod keys;
 mod outage;
 mod reload;
+mod restart;
 mod start;

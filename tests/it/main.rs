@@ -14,6 +14,7 @@ mod harness;
 mod http2;
 mod identity;
 mod lifecycle;
+mod listeners;
 mod metrics_and_log;
 mod oauth;
 mod opaque;

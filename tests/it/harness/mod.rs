@@ -175,7 +175,7 @@ impl Gateway {
         let address = *app.addresses.first().expect("a listener");
         Self {
             address,
-            admin: app.admin,
+            admin: app.admin.tcp().expect("an IP address"),
             app,
             log,
             folder,
@@ -234,7 +234,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Asks again and again until the answer is yes. For state that changes in the background.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");

@@ -93,7 +93,11 @@ async fn requests_in_flight_finish_and_new_ones_go_elsewhere() {
         started.elapsed() < Duration::from_millis(350),
         "the machine is too slow for this test"
     );
-    assert_eq!(kept.get("/public/").await.status, 200);
+    let reply = kept.get("/public/").await;
+    assert_eq!(
+        (reply.status, reply.header("connection")),
+        (200, Some("close"))
+    );
     assert_eq!(request(address, "GET", "/public/").send().await.status, 200);
 
     eventually("nobody new", async || {

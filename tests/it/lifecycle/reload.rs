@@ -253,7 +253,7 @@ async fn many_reloads_under_load_cost_no_request_and_mix_nothing() {
     let world = Arc::new(world().await);
     let before = world.auth.counts();
     let load = Load::on(&world);
-    for number in 2..32 {
+    for number in 2..102 {
         world.write(&generation(&world.read(), number));
         let (status, text) = world.reload().await;
         assert_eq!(status, 200, "{text}");
