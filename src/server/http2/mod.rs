@@ -11,9 +11,10 @@ use super::drain::{Winding, until_drained};
 use super::service;
 use super::transport::Transport;
 use crate::snapshot::Limits;
-use http::header::{COOKIE, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Method, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::{HttpService, service_fn};
@@ -55,8 +56,13 @@ pub(super) async fn serve(
         let open = Open::new(&client);
         let (shared, client) = (Arc::clone(shared), Arc::clone(&client));
         async move {
-            let response: Response<_> = service::handle(shared, client, request).await;
-            Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, open)))
+            let is_head = request.method() == Method::HEAD;
+            let response = service::handle(shared, client, request).await;
+            let mut response = response.map(|body| StreamBody::new(body, open));
+            if is_head {
+                leave_out_body(&mut response);
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service);
@@ -100,6 +106,19 @@ pub(super) fn is_too_large(head: &Parts, limits: &Limits) -> bool {
     let first = head.method.as_str().len() + target + "HTTP/1.1".len() + LINE;
     head.headers.len() > limits.max_headers
         || first + fields.sum::<usize>() > limits.max_header_bytes
+}
+
+/// Makes a response one to HEAD: hyper does that in HTTP/1.1 alone.
+fn leave_out_body(response: &mut Response<StreamBody>) {
+    // One from upstream has no body here, and its length in the head.
+    let length = response.body().size_hint().exact();
+    if let Some(length @ 1..) = length {
+        response
+            .headers_mut()
+            .entry(CONTENT_LENGTH)
+            .or_insert(length.into());
+    }
+    response.body_mut().leave_out();
 }
 
 /// Puts a head into the shape that the rest of the gateway knows: a `Host` (RFC 9113 §8.3.1), and

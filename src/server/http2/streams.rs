@@ -37,6 +37,8 @@ pub(super) struct StreamBody {
     body: Tracked,
     /// What has been read and not been handed on.
     rest: Bytes,
+    /// Whether the head is all that the client gets.
+    left_out: bool,
     _open: Open,
 }
 
@@ -105,8 +107,14 @@ impl StreamBody {
         Self {
             body,
             rest,
+            left_out: false,
             _open: open,
         }
+    }
+
+    /// Ends the response with its head.
+    pub(super) fn leave_out(&mut self) {
+        self.left_out = true;
     }
 
     /// Keeps what is more than a piece.
@@ -144,7 +152,7 @@ impl Body for StreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.left_out || (self.rest.is_empty() && self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -10,8 +10,8 @@
 //!
 //! Not here yet, because what they speak of is not there yet: the rows of the caches' table on the
 //! broker's cache (wrong secret, other audience; 200 equal requests at a time; a hit with little
-//! life left), a token bound to a certificate that comes with it, and what only a gateway that speaks
-//! HTTP/2 can get wrong in the sixth row of the headers' table.
+//! life left), and a token bound to a certificate that comes with it. The floods of HTTP/2 are in
+//! `http2::floods`, its slow clients in `http2::deadlines`.
 
 mod caches;
 mod headers;

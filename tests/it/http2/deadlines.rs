@@ -28,7 +28,7 @@ async fn a_preface_that_does_not_end() {
     let world = world("header_timeout = \"300ms\"").await;
     let started = Instant::now();
     let mut raw = Raw::connect(world.gateway.address).await;
-    raw.send(&PREFACE[..20]).await;
+    raw.send(&PREFACE[..10]).await;
     assert_eq!(raw.whole().await.status, 408);
     assert_took(started, SHORT);
 }
@@ -176,8 +176,8 @@ async fn a_stream_that_takes_nothing_is_reset_and_the_others_go_on() {
         read += data.payload.len();
         tokio::time::sleep(Duration::from_millis(100)).await;
         let more = u32::try_from(data.payload.len()).expect("small");
-        raw.send(frame(WINDOW_UPDATE, 0, 1, &more.max(1).to_be_bytes()))
-            .await;
+        let update = |stream| frame(WINDOW_UPDATE, 0, stream, &more.max(1).to_be_bytes());
+        raw.send([update(0), update(1)].concat()).await;
     }
     assert_took(started, SHORT);
 }
@@ -226,7 +226,11 @@ async fn an_idle_connection_is_told_and_closed() {
     // hyper's client sees it as an end between two requests.
     let mut link = H2Link::connect(world.gateway.address).await;
     assert_eq!(link.get("/public/1").await.status, 200);
-    eventually("the connection ends", async || !link.is_open().await).await;
+    eventually("the connection ends", || {
+        let mut link = link.clone();
+        async move { !link.is_open().await }
+    })
+    .await;
     let mut link = H2Link::connect(world.gateway.address).await;
     assert_eq!(link.send(get("/public/2")).await.status, 200);
     // PINGs keep no connection alive that asks nothing.

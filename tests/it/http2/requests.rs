@@ -130,7 +130,10 @@ async fn a_hundred_streams_at_a_time_and_each_is_judged_and_answered_by_itself()
     };
     join_all((0..100).map(exchange)).await;
     assert_eq!(world.echo.requests(), 66);
-    assert_eq!(world.gateway.log.records().len(), 100);
+    eventually("all are recorded", async || {
+        world.gateway.log.records().len() == 100
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -440,7 +443,7 @@ async fn exchanges_are_recorded_and_counted_as_those_of_http_1() {
     for (series, count) in [
         ("gateway_requests_in_flight", 0.0),
         (
-            "gateway_requests_total{method=\"POST\",route=\"grants\",status=\"2xx\"}",
+            "gateway_requests_total{code=\"200\",method=\"POST\",route=\"grants\"}",
             1.0,
         ),
     ] {
@@ -460,6 +463,7 @@ async fn refusals_of_grpc_calls_are_calls_that_failed() {
     let world = World::with(&config).await;
     let token = world.auth.token();
     let other = world.token_with(json!({ "urn:bonterra:claims:is_bonterra_grants": false }));
+    let narrow = world.token_with(json!({ "scope": "read:grants" }));
     let mut link = H2Link::connect(world.gateway.address).await;
     for (path, bearer, size, code, status, reason) in [
         ("/grants/S/M", None, 5, "16", 401, "missing_token"),
@@ -467,7 +471,7 @@ async fn refusals_of_grpc_calls_are_calls_that_failed() {
         ("/grants/S/M", Some(&*other), 5, "7", 403, "claim_mismatch"),
         (
             "/scoped/S/M",
-            Some(&*token),
+            Some(&*narrow),
             5,
             "7",
             403,
@@ -502,9 +506,9 @@ async fn refusals_of_grpc_calls_are_calls_that_failed() {
     }
     let metrics = world.gateway.admin("GET", "/metrics").await.text();
     for series in [
-        "gateway_requests_total{method=\"POST\",route=\"grants\",status=\"4xx\"} 3",
-        "gateway_requests_total{method=\"POST\",route=\"gone\",status=\"5xx\"} 1",
-        "gateway_rejections_total{reason=\"missing_token\",route=\"grants\"} 1",
+        "gateway_requests_total{code=\"401\",method=\"POST\",route=\"grants\"} 2",
+        "gateway_requests_total{code=\"502\",method=\"POST\",route=\"gone\"} 1",
+        "gateway_rejections_total{reason=\"claim_mismatch\",route=\"grants\"} 1",
     ] {
         assert!(metrics.contains(series), "{series} in\n{metrics}");
     }
@@ -701,12 +705,16 @@ async fn data_behind_the_end_of_a_request_goes_nowhere() {
         h2raw::frame(h2raw::DATA, END_STREAM, 1, b"more"),
     ];
     raw.send(sent.concat()).await;
-    assert!(matches!(
-        raw.outcome(1).await,
-        Outcome::Reset(5) | Outcome::Gone(Some(5)) | Outcome::Answered(200)
-    ));
+    let outcome = raw.outcome(1).await;
+    let fine = match outcome {
+        Outcome::Answered(status) => status == 200,
+        // STREAM_CLOSED, or an error of the connection.
+        Outcome::Reset(code) | Outcome::Gone(Some(code)) => matches!(code, 5 | 1),
+        Outcome::Gone(None) => false,
+    };
+    assert!(fine, "{outcome:?}");
     eventually("it is over", async || {
-        world.gateway.log.records().len() == 1
+        world.gateway.metric("gateway_requests_in_flight").await == 0.0
     })
     .await;
     let seen = world.echo.seen();
