@@ -6,7 +6,7 @@ use super::path::{KeyPath, Segment};
 /// holds that none is in both.
 const FUTURE: &[(&[&str], &[&str])] = &[
     (&[], &["store", "telemetry"]),
-    (&["server"], &["tls", "proxy_protocol"]),
+    (&["server"], &["proxy_protocol"]),
     (
         &["issuer", "*"],
         &[

@@ -33,6 +33,7 @@ mod show;
 mod suggest;
 mod syntax;
 mod text;
+mod tls;
 mod token_cache;
 mod tree;
 mod units;
@@ -42,6 +43,7 @@ mod upstream;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,7 @@ pub use server::Server;
 pub use show::show;
 pub use suggest::suggest;
 pub use text::BadText;
+pub use tls::{ClientAuth, Tls, TlsVersion};
 pub use token_cache::TokenCache;
 pub use units::{Dur, Percent, Size};
 pub use upstream::Upstream;
@@ -93,4 +96,11 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Routes.
     pub route: Vec<Route>,
+}
+
+impl Config {
+    /// The files besides this one that are watched: when the contents of one change, the configuration is read anew.
+    pub fn files(&self) -> Vec<&Path> {
+        self.server.tls.iter().flat_map(Tls::files).collect()
+    }
 }

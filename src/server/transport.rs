@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// A connection that the kernel has just handed over.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Transport {
 #[derive(Debug)]
 enum Stream {
     Tcp(Gathered),
+    Tls(Box<TlsStream<Transport>>),
 }
 
 // === impl Transport ===
@@ -36,6 +38,12 @@ enum Stream {
 impl From<TcpStream> for Transport {
     fn from(stream: TcpStream) -> Self {
         Self::new(Stream::Tcp(Gathered(stream)))
+    }
+}
+
+impl From<Box<TlsStream<Transport>>> for Transport {
+    fn from(stream: Box<TlsStream<Transport>>) -> Self {
+        Self::new(Stream::Tls(stream))
     }
 }
 
@@ -52,6 +60,7 @@ impl Transport {
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.0.set_nodelay(true),
+            Stream::Tls(stream) => stream.get_ref().0.set_nodelay(),
         }
     }
 
@@ -66,6 +75,7 @@ macro_rules! on_stream {
     ($transport:expr, $stream:ident => $call:expr) => {
         match &mut $transport.get_mut().stream {
             Stream::Tcp($stream) => $call,
+            Stream::Tls($stream) => $call,
         }
     };
 }
@@ -105,6 +115,8 @@ impl AsyncWrite for Transport {
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
             Stream::Tcp(stream) => stream.is_write_vectored(),
+            // Head and body go into one record.
+            Stream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! From the file to its meaning, or to every mistake in it.
 
-use super::{Limits, Snapshot, issuers, routes, upstreams};
+use super::{Limits, Snapshot, issuers, routes, tls, upstreams};
 use crate::at;
 use crate::authn::Issuers;
 use crate::authn::known::{Bounds, KnownTokens};
@@ -53,6 +53,8 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         mistakes.push(nothing.hint("without a [[route]] or an [oauth.NAME] nothing is served"));
     }
     let limits = limits(&config.server, mistakes);
+    let mut certificates = Vec::new();
+    let tls = tls::build(&config.server, env, &mut certificates, mistakes);
     let providers = issuers::build(&config, env, mistakes);
     let upstreams = upstreams::build(&config, env, mistakes);
     let mut table = RouteTable::default();
@@ -72,6 +74,8 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         .flat_map(|issuer| issuer.rules.headers.iter().map(|(name, _)| name));
     Some(Snapshot {
         limits,
+        tls: tls.map(Arc::new),
+        certificates,
         trusted: TrustedProxies::new(config.server.trusted_proxies.iter().copied()),
         routes: table,
         guard: Arc::new(IdentityGuard::new(mapped)),

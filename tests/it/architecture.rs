@@ -89,6 +89,11 @@ const WITHIN: [(&str, &str, &str); 21] = [
     ("keys", "telemetry", "counts fetches"),
     (
         "request",
+        "identity",
+        "a peer's certificate is named as tokens name it",
+    ),
+    (
+        "request",
         "rejection",
         "a request that cannot be read is refused",
     ),
