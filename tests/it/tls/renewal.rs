@@ -138,7 +138,7 @@ async fn a_broken_renewal_changes_nothing_but_a_metric() {
         .await;
         assert_eq!(
             site.world.gateway.admin("POST", "/-/reload").await.status,
-            400
+            422
         );
         assert_eq!(site.served().await, before, "{case}");
         assert_eq!(site.expiry("tls.crt").await, expiry, "{case}");
