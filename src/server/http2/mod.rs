@@ -21,6 +21,7 @@ use socket::Socket;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use streams::{Open, StreamBody, Streams};
@@ -46,6 +47,8 @@ pub(super) async fn serve(
         let patience = (limits.idle_timeout, limits.body_timeout);
         (builder(limits), Socket::new(stream, limits), patience)
     };
+    // Heads come in frames, which hyper reads alone: there is nothing to be out of step with.
+    client.heads.store(u64::MAX, Relaxed);
     let service = service_fn(|mut request: Request<Incoming>| {
         client.asked(false);
         as_http1(&mut request);

@@ -8,10 +8,12 @@
 //! yet; to the ones behind it keys, caches and connections are warm, but the case itself is new.
 //! Nothing of what is refused may reach the upstream.
 //!
+//! What needs TLS is in `tls`: a token bound to a certificate, with and without it, and slow handshakes.
+//!
 //! Not here yet, because what they speak of is not there yet: the rows of the caches' table on the
 //! broker's cache (wrong secret, other audience; 200 equal requests at a time; a hit with little
-//! life left), a token bound to a certificate that comes with it, and what only a gateway that speaks
-//! HTTP/2 can get wrong in the sixth row of the headers' table.
+//! life left), and what only a gateway that speaks HTTP/2 can get wrong in the sixth row of the
+//! headers' table.
 
 mod caches;
 mod headers;
