@@ -9,7 +9,7 @@ use crate::headers::certificate;
 use crate::identity::Thumbprint;
 use crate::snapshot::Tls;
 use http::HeaderValue;
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -92,17 +92,21 @@ pub(super) async fn meet(
         over: false,
     });
     match until_drained(handshake, || false, worker, shared).await {
-        Outcome::Done(stream) => match Met::new(stream, tls) {
-            Ok((met, kind)) => {
-                count(kind);
-                return Some(met);
+        Outcome::Done(stream) => {
+            let session = stream.get_ref().1;
+            let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+            match Credentials::of(session, resumed, tls) {
+                Ok(credentials) => {
+                    count(if resumed { "resumed" } else { "full" });
+                    return Some(Met::new(stream, credentials));
+                }
+                Err(error) => {
+                    count("failed");
+                    tracing::debug!(%peer, %error, "a resumed session does not hold any more");
+                    farewell(stream.into(), b"").await;
+                }
             }
-            Err((error, stream)) => {
-                count("failed");
-                tracing::debug!(%peer, %error, "a resumed session does not hold any more");
-                farewell(stream, b"").await;
-            }
-        },
+        }
         Outcome::Plain(stream) => {
             count("plain_http");
             farewell(stream, &unparsed::wrong_port(shared, peer)).await;
@@ -134,45 +138,36 @@ async fn farewell(mut stream: Transport, word: &[u8]) {
 // === impl Met ===
 
 impl Met {
-    /// Takes stock of a handshake that is complete, and says for the metric of what kind it was.
-    ///
-    /// rustls resumes a session with the certificate that it began with and does not look at it
-    /// again; in the meantime it may have expired, or another authority be asked for.
-    fn new(
-        stream: Box<TlsStream<Transport>>,
-        tls: &Tls,
-    ) -> Result<(Self, &'static str), (rustls::Error, Transport)> {
-        let session = stream.get_ref().1;
-        let kind = match session.handshake_kind() {
-            Some(HandshakeKind::Resumed) => "resumed",
-            _ => "full",
-        };
-        let credentials = match tls.client(session.peer_certificates(), kind == "resumed") {
-            Ok(None) => Credentials {
-                secure: true,
-                ..Credentials::default()
-            },
-            Ok(Some(leaf)) => Credentials {
-                secure: true,
-                certificate: Some(Thumbprint::of(leaf)),
-                header: tls
-                    .forward_client_cert
-                    .then(|| certificate::value(leaf))
-                    .flatten(),
-            },
-            Err(error) => return Err((error, Transport::from(stream))),
-        };
-        let protocol = match session.alpn_protocol() {
+    /// Takes stock of a handshake that is complete and found good.
+    fn new(stream: Box<TlsStream<Transport>>, credentials: Credentials) -> Self {
+        let protocol = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Some(Protocol::Http2),
             Some(_) => Some(Protocol::Http1),
             None => None,
         };
-        let met = Self {
+        Self {
             stream: Transport::from(stream),
             protocol,
             credentials,
-        };
-        Ok((met, kind))
+        }
+    }
+}
+
+// === impl Credentials ===
+
+impl Credentials {
+    /// What a session tells of its client.
+    ///
+    /// rustls resumes a session with the certificate that it began with and does not look at it
+    /// again; in the meantime it may have expired, or another authority be asked for.
+    fn of(session: &ServerConnection, resumed: bool, tls: &Tls) -> Result<Self, rustls::Error> {
+        let leaf = tls.client(session.peer_certificates(), resumed)?;
+        let forwarded = leaf.filter(|_| tls.forward_client_cert);
+        Ok(Self {
+            secure: true,
+            certificate: leaf.map(|leaf| Thumbprint::of(leaf)),
+            header: forwarded.and_then(|leaf| certificate::value(leaf)),
+        })
     }
 }
 
