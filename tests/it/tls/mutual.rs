@@ -75,9 +75,8 @@ async fn row_12_a_bound_token_is_worth_nothing_without_its_certificate() {
     let (own, other) = (site.clients.issue(), site.clients.issue());
     let token = bound_to(&site, &own.thumbprint());
     let request = with_token(&site, &token);
-    let mut good = 0;
     // The second time round it is remembered as verified.
-    for pass in ["at first", "again"] {
+    for (good, pass) in (0..).zip(["at first", "again"]) {
         for (case, client) in [
             ("no certificate", site.client()),
             ("another", site.client_with(&other)),
@@ -99,7 +98,6 @@ async fn row_12_a_bound_token_is_worth_nothing_without_its_certificate() {
         assert_eq!(site.world.echo.requests(), good, "{pass}");
         let reply = site.client_with(&own).send(&request).await;
         assert_eq!(reply.status, 200, "{pass}: {}", reply.text());
-        good += 1;
     }
     // Of other bindings nothing is believed, the right certificate or not.
     for cnf in [
