@@ -217,6 +217,7 @@ mod tests {
             claims,
             expires_at: 0,
             not_before: None,
+            bound_to: None,
             headers: Box::default(),
         }
     }

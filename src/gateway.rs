@@ -150,6 +150,7 @@ fn authenticate(
         text: token,
         opaque: route.opaque.as_ref(),
         finding,
+        certificate: view.peer.certificate,
     };
     authn::authenticate(&snapshot.issuers, &snapshot.tokens, bearer, now, steps).map(Some)
 }

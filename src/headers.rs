@@ -1,7 +1,9 @@
 //! What happens to header fields on their way: hop-by-hop fields go, forged identities go, then
 //! the verified identity and the facts about the hop come in. The order matters: strip, then set.
 
+pub mod certificate;
 mod claim;
+mod forwarded;
 pub mod max_forwards;
 pub mod trailers;
 
@@ -11,11 +13,7 @@ use crate::identity::Identity;
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::telemetry::trace::Trace;
-use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HeaderMap, HeaderName, HeaderValue, VIA,
-};
-use std::net::IpAddr;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, VIA};
 
 /// The name by which the gateway signs `Via`.
 pub const PSEUDONYM: &str = "bonterra-gateway";
@@ -23,9 +21,6 @@ pub const PSEUDONYM: &str = "bonterra-gateway";
 /// The header that carries the id of an exchange, both ways.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// What the gateway adds to `Via` (RFC 9110 §7.6.3).
 const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 bonterra-gateway");
 
@@ -106,6 +101,8 @@ pub struct Forwarding<'a> {
     pub peer: Peer,
     /// The peer's address as text; made once for a connection.
     pub peer_text: &'a HeaderValue,
+    /// The client's certificate, if the upstream gets it: see [`certificate::value`].
+    pub client_cert: Option<&'a HeaderValue>,
     /// The host as the client named it.
     pub host: &'a HeaderValue,
     /// The id of this exchange.
@@ -124,6 +121,7 @@ impl Forwarding<'_> {
             // 100 Continue has been dealt with on this side.
             || text == "expect"
             || is_override(text)
+            || certificate::is_certificate(text)
             || (!self.peer.trusted && is_said_by_proxies(text))
             || (!self.forward_token && text == "authorization")
             || is_disguised(text)
@@ -169,6 +167,7 @@ pub fn is_reserved(name: &HeaderName) -> bool {
         || is_end_to_end(name)
         || is_said_by_proxies(name)
         || is_override(name)
+        || certificate::is_standard(name)
         || matches!(name, "expect" | "via" | "x-request-id")
 }
 
@@ -186,7 +185,10 @@ fn is_disguised(name: &str) -> bool {
         return false;
     }
     let plain = name.replace(is_sign, "-");
-    is_override(&plain) || is_said_by_proxies(&plain) || plain == "x-request-id"
+    is_override(&plain)
+        || is_said_by_proxies(&plain)
+        || certificate::is_certificate(&plain)
+        || plain == "x-request-id"
 }
 
 /// Whether two names, in lower case, are the same to a reader that takes every sign for one: CGI
@@ -218,7 +220,7 @@ pub fn towards_upstream(
     remove_all(headers, &named);
     remove_if(headers, |name| forwarding.withholds(name));
     apply(forwarding.rules, headers);
-    set_forwarded(headers, forwarding);
+    forwarded::set(headers, forwarding);
     if let Some(identity) = forwarding.identity {
         for (name, value) in &identity.headers {
             headers.insert(name.clone(), value.clone());
@@ -296,53 +298,6 @@ fn apply(rules: &HeaderRules, headers: &mut HeaderMap) {
     for (name, value) in &rules.set {
         headers.insert(name.clone(), value.clone());
     }
-}
-
-/// Says where the request came from. What others have said of it stays only if a trusted proxy
-/// passed it on.
-fn set_forwarded(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
-    let came_from = match joined(headers, &X_FORWARDED_FOR) {
-        Some(before) => text(&[before.as_bytes(), b", ", forwarding.peer_text.as_bytes()]),
-        None => Some(forwarding.peer_text.clone()),
-    };
-    if let Some(came_from) = came_from {
-        headers.insert(X_FORWARDED_FOR, came_from);
-    }
-    headers
-        .entry(X_FORWARDED_PROTO)
-        .or_insert(HeaderValue::from_static("http"));
-    headers
-        .entry(X_FORWARDED_HOST)
-        .or_insert_with(|| forwarding.host.clone());
-    // RFC 7239 §4: one element for this hop, behind those of trusted proxies.
-    let (peer, host) = (forwarding.peer_text.as_bytes(), forwarding.host.as_bytes());
-    let element = match forwarding.peer.address.ip().to_canonical() {
-        IpAddr::V4(_) => text(&[b"for=", peer, b";host=\"", host, b"\";proto=http"]),
-        IpAddr::V6(_) => text(&[b"for=\"[", peer, b"]\";host=\"", host, b"\";proto=http"]),
-    };
-    if let Some(element) = element {
-        headers.append(FORWARDED, element);
-    }
-    headers.append(VIA, VIA_VALUE);
-    headers.insert(X_REQUEST_ID, forwarding.request_id.clone());
-    forwarding.trace.tell(headers);
-}
-
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    if !headers.contains_key(name) {
-        return None;
-    }
-    let values: Vec<&str> = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
-    Some(values.join(", "))
-}
-
-/// A value put together from parts.
-fn text(parts: &[&[u8]]) -> Option<HeaderValue> {
-    HeaderValue::from_maybe_shared(Bytes::from(parts.concat())).ok()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ fn identity(headers: &[(&'static str, &'static str)]) -> Identity {
         claims,
         expires_at: 0,
         not_before: None,
+        bound_to: None,
         headers: headers
             .iter()
             .map(|(name, value)| {
@@ -82,6 +83,7 @@ fn all_forwarded(
             forward_token,
             peer,
             peer_text: &peer.address.ip().to_string().parse().expect("a value"),
+            client_cert: None,
             host: &HeaderValue::from_static("api.example.com"),
             request_id: &HeaderValue::from_static("id"),
             trace: &trace,

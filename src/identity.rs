@@ -1,7 +1,9 @@
 //! Who sent a request: the outcome of verification, and nothing that was not verified.
 
+mod certificate;
 mod digest;
 
+pub use certificate::Thumbprint;
 pub use digest::{DigestHasher, FirstBytes, TokenDigest};
 
 use compact_str::CompactString;
@@ -77,6 +79,8 @@ pub struct Identity {
     pub expires_at: UnixSeconds,
     /// `nbf`, when the token has one.
     pub not_before: Option<UnixSeconds>,
+    /// The client certificate without which the token is worth nothing (RFC 8705 §3).
+    pub bound_to: Option<Thumbprint>,
     /// The claim headers, encoded once, that every request of this caller carries upstream.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
 }

@@ -1,13 +1,18 @@
 //! Puts a changed configuration in force, whole or not at all.
 
-use crate::config::{self, Config, ConfigErrors};
+use crate::config::{self, Config, ConfigErrors, Parsed};
+use crate::identity::UnixSeconds;
 use crate::keys::{KeyStatus, KeyStore, fetch};
 use crate::server::Shared;
-use crate::snapshot::{Env, Provider, Snapshot, compile};
+use crate::snapshot::{CertificateFile, Env, Provider, Snapshot, compile};
+use crate::steps;
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -16,6 +21,9 @@ use tokio::task::JoinHandle;
 /// How often the file is looked at. Reading a few kilobytes beats watching: it sees symlink swaps,
 /// renames and network file systems alike.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is looked at of a file that the configuration names: more than any of them has.
+const LARGEST: u64 = 8 << 20;
 
 /// A file that has just changed may still be in the writing.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -53,8 +61,16 @@ pub struct Reloader {
 #[derive(Debug, Default)]
 struct State {
     /// What was last tried, so that the watcher does not try it again.
-    tried: Option<Vec<u8>>,
+    tried: Seen,
     fetchers: Vec<Fetcher>,
+}
+
+/// What the configuration was read from: the file, and a digest of each that it names and that is
+/// watched; keys are among them, and secrets are not kept about. `None` for one that cannot be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    file: Option<Vec<u8>>,
+    others: Vec<(PathBuf, Option<[u8; 32]>)>,
 }
 
 /// The fetch loop of a key store; ends when this is dropped.
@@ -77,7 +93,7 @@ impl Reloader {
     pub fn start(path: PathBuf, shared: Arc<Shared>, env: Env) -> Arc<Self> {
         let snapshot = shared.snapshot.load_full();
         let state = State {
-            tried: std::fs::read(&path).ok(),
+            tried: Seen::now(&path, snapshot.config.files()),
             fetchers: snapshot.providers.iter().map(Fetcher::start).collect(),
         };
         shared.observer.metrics.config_last_reload_successful.set(1);
@@ -86,6 +102,7 @@ impl Reloader {
             .metrics
             .config_last_reload_success_timestamp_seconds
             .set(env.clock.now() as f64);
+        in_force(&snapshot, None, &shared);
         Arc::new(Self {
             path,
             shared,
@@ -100,8 +117,16 @@ impl Reloader {
     /// Every mistake in the file; nothing has changed then.
     pub async fn reload(&self, trigger: &str) -> Result<Report, ConfigErrors> {
         let mut state = self.state.lock().await;
-        state.tried = std::fs::read(&self.path).ok();
-        let outcome = self.apply(&mut state).await;
+        let loaded = config::load(&self.path);
+        // Before they are read: what changes after this is seen by the watcher.
+        state.tried = match &loaded {
+            Ok(parsed) => Seen::now(&self.path, parsed.config.files()),
+            Err(_) => Seen::now(&self.path, Vec::new()),
+        };
+        let outcome = match loaded {
+            Ok(parsed) => self.apply(parsed, &mut state).await,
+            Err(errors) => Err(errors),
+        };
         let metrics = &self.shared.observer.metrics;
         metrics
             .config_last_reload_successful
@@ -124,18 +149,20 @@ impl Reloader {
         outcome
     }
 
-    async fn apply(&self, state: &mut State) -> Result<Report, ConfigErrors> {
+    async fn apply(&self, parsed: Parsed, state: &mut State) -> Result<Report, ConfigErrors> {
         let old = self.shared.snapshot.load_full();
         let env = Env {
             previous: Some(Arc::clone(&old)),
             ..self.env.clone()
         };
-        let new = compile(config::load(&self.path)?, &env)?;
-        let report = compare(&old.config, &new.config);
+        let new = compile(parsed, &env)?;
+        let mut report = compare(&old.config, &new.config);
+        report.changes.extend(renewed(&old, &new, env.clock.now()));
         let started = start_fetchers(&new, &state.fetchers);
         await_keys(&new, &started).await;
         self.shared.snapshot.store(Arc::new(new));
         let current = self.shared.snapshot.load_full();
+        in_force(&current, Some(&old), &self.shared);
         let in_use = |fetcher: &mut Fetcher| {
             let mut providers = current.providers.iter();
             providers.any(|provider| Arc::ptr_eq(&provider.issuer.keys, &fetcher.keys))
@@ -147,26 +174,56 @@ impl Reloader {
         Ok(report)
     }
 
-    /// Watches the file and reloads when its content has changed. Runs until it is dropped.
+    /// Watches the file, and those that it names, and reloads when the contents of one have changed.
+    /// Runs until it is dropped.
     pub async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
-            let Ok(now) = tokio::fs::read(&self.path).await else {
+            let tried = self.state.lock().await.tried.clone();
+            let Some(now) = self.look_again(&tried).await else {
                 continue;
             };
-            if self.state.lock().await.tried.as_ref() == Some(&now) {
+            if now == tried {
                 continue;
             }
             tokio::time::sleep(SETTLE).await;
-            if tokio::fs::read(&self.path)
-                .await
-                .is_ok_and(|later| later == now)
-            {
+            if self.look_again(&tried).await == Some(now) {
                 // The log and the metric have the outcome.
                 let _ = self.reload("file change").await;
             }
         }
     }
+
+    /// The same files as they are now. `None` if the first is not there: it may be on its way.
+    async fn look_again(&self, tried: &Seen) -> Option<Seen> {
+        let path = self.path.clone();
+        let others: Vec<PathBuf> = tried.others.iter().map(|(path, _)| path.clone()).collect();
+        let look = move || Seen::now(&path, others.iter().map(PathBuf::as_path).collect());
+        let seen = tokio::task::spawn_blocking(look).await.ok()?;
+        seen.file.is_some().then_some(seen)
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn now(path: &Path, others: Vec<&Path>) -> Self {
+        let others = others.into_iter();
+        Self {
+            file: std::fs::read(path).ok(),
+            others: others
+                .map(|path| (path.to_owned(), known_by(path).ok()))
+                .collect(),
+        }
+    }
+}
+
+fn known_by(path: &Path) -> io::Result<[u8; 32]> {
+    let mut text = Vec::new();
+    File::open(path)?.take(LARGEST).read_to_end(&mut text)?;
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest(&SHA256, &text).as_ref());
+    Ok(bytes)
 }
 
 // === impl Fetcher ===
@@ -242,6 +299,40 @@ fn compare(old: &Config, new: &Config) -> Report {
         }
     }
     report
+}
+
+/// A line for each file of certificates with other contents than before.
+fn renewed(old: &Snapshot, new: &Snapshot, now: UnixSeconds) -> Vec<String> {
+    let line = |file: &CertificateFile| {
+        let before = old
+            .certificates
+            .iter()
+            .find(|before| before.at == file.at)?;
+        let changed = before.path == file.path && before != file;
+        let ends = steps::moment(file.not_after, now);
+        changed.then(|| format!("{}: the certificate is another, expires {ends}", file.at))
+    };
+    new.certificates.iter().filter_map(line).collect()
+}
+
+/// Tells log and metrics of the certificates that are in force from now on.
+fn in_force(new: &Snapshot, old: Option<&Snapshot>, shared: &Shared) {
+    let gauge = &shared
+        .observer
+        .metrics
+        .tls_certificate_expiry_timestamp_seconds;
+    let gone = |file: &&CertificateFile| new.certificates.iter().all(|kept| kept.path != file.path);
+    for file in old.iter().flat_map(|old| &old.certificates).filter(gone) {
+        // It has been set when that snapshot came in force.
+        let _ = gauge.remove_label_values(&[&*file.path.to_string_lossy()]);
+    }
+    for file in &new.certificates {
+        let series = gauge.with_label_values(&[&*file.path.to_string_lossy()]);
+        series.set(file.not_after);
+        if let Some(warning) = file.warning(new.clock.now()) {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 /// A configuration as dotted keys and their values. Routes go by name, so that moving one is no

@@ -1,5 +1,6 @@
 //! What the gateway understands of a request, normalised once: what is matched is what is sent.
 
+use crate::identity::Thumbprint;
 use crate::rejection::{Reason, Rejection};
 use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -20,6 +21,10 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whether that is one of `trusted_proxies`.
     pub trusted: bool,
+    /// Whether it speaks TLS with the gateway.
+    pub secure: bool,
+    /// The client certificate that it has shown.
+    pub certificate: Option<Thumbprint>,
 }
 
 /// A request as the deciding code sees it. It borrows the head and changes nothing in it.
@@ -61,11 +66,13 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Describes a peer.
+    /// Describes a peer that speaks no TLS.
     pub fn peer(&self, address: SocketAddr) -> Peer {
         Peer {
             address,
             trusted: self.contains(address.ip()),
+            secure: false,
+            certificate: None,
         }
     }
 
@@ -101,6 +108,15 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
         })
         .ok()?;
     Some(address.to_canonical())
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// The scheme of what it asks for, as far as this connection goes.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
 }
 
 // === impl RequestView ===

@@ -96,6 +96,7 @@ fn upstream(sent: &HeaderMap, way: Way) -> bool {
         forward_token: way.forward_token,
         peer,
         peer_text: &value(&peer.address.ip().to_string()),
+        client_cert: None,
         host: &value("api.example.com"),
         request_id: &value("4711"),
         trace: &trace,
@@ -129,6 +130,7 @@ fn identity() -> Identity {
         scopes: Scopes::default(),
         expires_at: 0,
         not_before: None,
+        bound_to: None,
         headers: headers.into(),
     }
 }

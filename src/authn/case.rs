@@ -4,8 +4,8 @@
 use super::known::{Evidence, Ground, KnownTokens, Refused, Verified};
 use super::opaque::{Digests, Finding, Question};
 use super::token::{Form, UnverifiedToken};
-use super::{Issuer, Issuers, Need, Outcome, Unverified, verify};
-use crate::identity::{Identity, TokenDigest, UnixSeconds};
+use super::{Issuer, Issuers, Need, Outcome, Unverified, binding, verify};
+use crate::identity::{Identity, Thumbprint, TokenDigest, UnixSeconds};
 use crate::introspection::Caller;
 use crate::keys::{KeySet, Message, VerificationKey};
 use crate::rejection::{Reason, Rejection};
@@ -20,6 +20,7 @@ pub(super) struct Case<'a> {
     pub(super) known: &'a KnownTokens,
     pub(super) text: &'a str,
     pub(super) opaque: Option<&'a Arc<Issuer>>,
+    pub(super) certificate: Option<Thumbprint>,
     pub(super) digest: TokenDigest,
     pub(super) now: UnixSeconds,
 }
@@ -76,18 +77,19 @@ impl<'a> Case<'a> {
     ) -> Result<Outcome, Rejection> {
         finding.tell(steps);
         let identity = finding.outcome.as_ref().map_err(Rejection::clone)?;
-        self.unless_revoked(finding.content(), finding.issuer(), identity, steps)
+        self.admit(finding.content(), finding.issuer(), identity, steps)
     }
 
-    /// The outcome for a token that is good, unless it has been revoked. `content` is what it is
-    /// revoked by.
-    pub(super) fn unless_revoked(
+    /// The outcome for a token that is good, unless it is bound to a certificate that the connection
+    /// does not have, or has been revoked. `content` is what it is revoked by.
+    pub(super) fn admit(
         &self,
         content: &TokenDigest,
         issuer: &Issuer,
         identity: &Arc<Identity>,
         steps: &mut impl Steps,
     ) -> Result<Outcome, Rejection> {
+        binding::held(identity, self.certificate.as_ref(), steps)?;
         steps.checking("revocation", || {
             let subject = identity.subject().unwrap_or("absent");
             format!("by digest, jti and sub; sub is `{subject}`")
@@ -269,7 +271,7 @@ impl<'a> Case<'a> {
         };
         let identity = Arc::clone(&entry.identity);
         self.known.remember(self.digest, entry);
-        self.unless_revoked(&content, issuer, &identity, steps)
+        self.admit(&content, issuer, &identity, steps)
     }
 }
 

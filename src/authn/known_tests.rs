@@ -56,6 +56,7 @@ fn verified(issuer: &Arc<Issuer>, digest: TokenDigest) -> Verified {
             scopes: Scopes::default(),
             expires_at: 100,
             not_before: None,
+            bound_to: None,
             headers: Box::default(),
         }),
         issuer: Arc::clone(issuer),
@@ -135,6 +136,7 @@ fn what_stands_for_a_token_shows_nothing_of_it() {
         text: "s3cret-handle",
         opaque: Some(&issuer),
         finding: None,
+        certificate: None,
     };
     let said = format!("{bearer:?} {known:?}");
     assert!(
@@ -153,6 +155,7 @@ fn a_token_that_cannot_be_asked_about_fails_in_a_check_of_its_own() {
         text: "handle",
         opaque: Some(&issuer),
         finding: None,
+        certificate: None,
     };
     let mut told = Told::default();
     let refused = authenticate(&issuers, &known, bearer, 0, &mut told).expect_err("nobody asks");

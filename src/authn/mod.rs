@@ -5,6 +5,7 @@
 //! of it. Nothing here does I/O: when something has to be fetched first, that is an answer
 //! ([`Outcome::Needs`]) which the caller acts on.
 
+mod binding;
 mod case;
 pub mod credential;
 pub mod known;
@@ -12,7 +13,7 @@ pub mod opaque;
 pub mod token;
 pub mod verify;
 
-use crate::identity::{Identity, TokenDigest, UnixSeconds};
+use crate::identity::{Identity, Thumbprint, TokenDigest, UnixSeconds};
 use crate::introspection::Introspection;
 use crate::keys::{KeyStatus, KeyStore};
 use crate::rejection::{Reason, Rejection};
@@ -85,6 +86,8 @@ pub struct Bearer<'a> {
     pub opaque: Option<&'a Arc<Issuer>>,
     /// What came of asking, if that has been done.
     pub finding: Option<&'a Finding>,
+    /// The client certificate of the connection that it came by.
+    pub certificate: Option<Thumbprint>,
 }
 
 // === impl Bearer ===
@@ -180,8 +183,8 @@ impl Issuers {
 /// Authenticates a token against the issuers and the keys at hand.
 ///
 /// `now` is the present. A token that was judged before is recognised by its digest; `exp`, `nbf`,
-/// the presence of its key or the age of what its issuer said, and revocation are checked all the
-/// same.
+/// the presence of its key or the age of what its issuer said, the certificate that it is bound to,
+/// and revocation are checked all the same.
 ///
 /// # Errors
 /// The reason why the token is refused. [`Reason::KeysUnavailable`] if it cannot be checked.
@@ -204,6 +207,7 @@ pub fn authenticate(
         known,
         text,
         opaque: bearer.opaque,
+        certificate: bearer.certificate,
         digest: TokenDigest::of(text),
         now,
     };
@@ -225,7 +229,7 @@ pub fn authenticate(
             format!("exp is {expires}; neither token nor subject may be revoked")
         });
         let (content, issuer, identity) = (&entry.content, &entry.issuer, &entry.identity);
-        let passed = |()| case.unless_revoked(content, issuer, identity, steps);
+        let passed = |()| case.admit(content, issuer, identity, steps);
         let outcome = outcome.and_then(passed);
         return judged(&entry.issuer.metrics, outcome);
     }

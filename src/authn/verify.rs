@@ -2,6 +2,7 @@
 //!
 //! The keys do the cryptography; what is compared with what is decided here.
 
+use super::binding;
 use super::token::UnverifiedToken;
 use crate::headers::encode_claim;
 use crate::identity::{ClaimRef, Claims, Identity, Members, Scopes, UnixSeconds};
@@ -252,14 +253,7 @@ fn identity(
             return Err(missing("sub or jti is no string (RFC 7519 §4.1.2, §4.1.7)"));
         }
     }
-    steps.checking("binding", || {
-        "the token has cnf: it is bound to a key or a certificate, which nobody can check here"
-            .to_owned()
-    });
-    if claims.contains("cnf") {
-        // RFC 9449 §7.1, RFC 8705 §3: a bound token must not pass as a plain bearer token.
-        return Err(Reason::BoundToken.into());
-    }
+    let bound_to = binding::of(&claims, steps)?;
     let claims = Claims::verified(claims);
     steps.checking("claims", || "as headers, up to 8 KiB".to_owned());
     let headers = encode_headers(rules, &claims)?;
@@ -272,6 +266,7 @@ fn identity(
         scopes: Scopes::of(&claims),
         expires_at,
         not_before,
+        bound_to,
         headers,
         claims,
     })

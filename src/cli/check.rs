@@ -20,7 +20,7 @@ pub fn run(path: &Path, online: bool) -> u8 {
         Ok(snapshot) => snapshot,
         Err(errors) => return output::mistakes(&errors),
     };
-    let printed = output::print(&summary(path, &snapshot));
+    let printed = output::print(&(summary(path, &snapshot) + &warnings(&snapshot)));
     if !online {
         return printed;
     }
@@ -43,6 +43,16 @@ fn summary(path: &Path, snapshot: &Snapshot) -> String {
         count(config.issuer.len(), "issuer"),
         count(config.oauth.len(), "OAuth surface"),
     )
+}
+
+/// What is no mistake yet, or could not be mended here.
+fn warnings(snapshot: &Snapshot) -> String {
+    let now = snapshot.clock.now();
+    let certificates = snapshot.certificates.iter();
+    certificates
+        .filter_map(|file| file.warning(now))
+        .map(|warning| format!("{BAD}warning{BAD:#} {warning}\n"))
+        .collect()
 }
 
 async fn ask_issuers(snapshot: &Snapshot) -> u8 {

@@ -6,7 +6,6 @@ use super::path::{KeyPath, Segment};
 /// holds that none is in both.
 const FUTURE: &[(&[&str], &[&str])] = &[
     (&[], &["store"]),
-    (&["server"], &["tls"]),
     (
         &["issuer", "*"],
         &[

@@ -34,6 +34,7 @@ mod suggest;
 mod syntax;
 mod telemetry;
 mod text;
+mod tls;
 mod token_cache;
 mod transport;
 mod tree;
@@ -44,6 +45,7 @@ mod upstream;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -67,6 +69,7 @@ pub use show::show;
 pub use suggest::suggest;
 pub use telemetry::Telemetry;
 pub use text::BadText;
+pub use tls::{ClientAuth, Tls, TlsVersion};
 pub use token_cache::TokenCache;
 pub use transport::{Protocol, Retry, RetryOn, UpstreamTls};
 pub use units::{Dur, Percent, Size};
@@ -102,4 +105,11 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Telemetry")]
     pub telemetry: Option<Telemetry>,
+}
+
+impl Config {
+    /// The files besides this one that are watched: when the contents of one change, the configuration is read anew.
+    pub fn files(&self) -> Vec<&Path> {
+        self.server.tls.iter().flat_map(Tls::files).collect()
+    }
 }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::net::{Cidr, FileMode, ListenAddr, cidrs};
+use super::tls::Tls;
 use super::units::{Dur, Size};
 
 /// Where clients connect, and what one client may ask of the gateway.
@@ -21,7 +22,7 @@ pub struct Server {
     pub reuse_port: bool,
     /// Worker threads; 0: one per core.
     pub workers: usize,
-    /// Open client connections at most, over all workers. One more is answered 503 and closed.
+    /// Open client connections at most, over all workers. One more is answered 503 and closed; with TLS it is closed at once.
     pub max_connections: usize,
     /// Open client connections of one address at most (of IPv6: of one /64 network); 0: no limit. One more is answered
     /// 503 and closed. Unix sockets are not counted.
@@ -54,6 +55,11 @@ pub struct Server {
     pub drain_delay: Dur,
     /// After that: how long requests in flight may take to finish.
     pub drain_timeout: Dur,
+    /// TLS towards clients. With this table every address of `listen` speaks TLS, and HTTP/2 or HTTP/1.1 as the client
+    /// asks for by ALPN; plain HTTP is answered 400. The files are read again on a reload and when their contents change:
+    /// new connections get the new certificate, open ones go on.
+    #[schemars(with = "Tls")]
+    pub tls: Option<Tls>,
 }
 
 impl Default for Server {
@@ -77,6 +83,7 @@ impl Default for Server {
             proxy_protocol: false,
             drain_delay: Dur::secs(5),
             drain_timeout: Dur::secs(20),
+            tls: None,
         }
     }
 }

@@ -121,7 +121,7 @@ listen = [":8080", "127.0.0.1:8080"]
 idel_timeout = "75s"
 max_body = "10 megs"
 workers = "four"
-tls = { cert_file = "x" }
+tls = { min_version = "1.1" }
 
 [log]
 level = "inof"
@@ -196,7 +196,12 @@ upstraem = "grants"
             "expected a whole number, found a string",
             "write it without quotes",
         ),
-        (6, 1, "`tls` is not supported by this version", ""),
+        (
+            6,
+            23,
+            "\"1.1\" is not a possible value of `min_version`",
+            "did you mean \"1.2\"?",
+        ),
         (
             9,
             9,

@@ -3,7 +3,7 @@
 //! Whoever merges trailers into the head must not find anything there that could not have come in the
 //! head: identity headers are withheld, and so is what frames, routes or authenticates a message.
 
-use super::{IdentityGuard, is_disguised, is_reserved};
+use super::{IdentityGuard, certificate, is_disguised, is_reserved};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
 
 /// Whether the sender of these fields takes trailers: `TE: trailers` (RFC 9110 §10.1.4).
@@ -40,6 +40,7 @@ fn may_follow(name: &HeaderName) -> bool {
     let text = name.as_str();
     !(is_reserved(name)
         || is_disguised(text)
+        || certificate::is_certificate(text)
         || matches!(
             text,
             "accept"
@@ -124,6 +125,7 @@ mod tests {
             ("authorization", "Bearer x"),
             ("x-bonterra-auth-id", "admin"),
             ("x-forwarded-for", "::1"),
+            ("x-client-cert", "x"),
             ("content-type", "text/html"),
             ("set-cookie", "a=b"),
         ];

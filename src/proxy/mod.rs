@@ -56,6 +56,8 @@ pub struct Errand<'a> {
     pub peer: Peer,
     /// The peer's address as text.
     pub peer_text: &'a HeaderValue,
+    /// The client's certificate, if the upstream gets it.
+    pub client_cert: Option<&'a HeaderValue>,
     /// The canonical path, where it differs from the one sent.
     pub path: Option<String>,
     /// The client's end of the connection.
@@ -205,6 +207,7 @@ fn outgoing(
         snapshot: errand.snapshot,
         peer: errand.peer,
         peer_text: errand.peer_text,
+        client_cert: errand.client_cert,
         path: errand.path.as_deref(),
         request_id: exchange.request_id(),
         trace: exchange.trace(),

@@ -23,6 +23,8 @@ pub struct Passage<'a> {
     pub peer: Peer,
     /// The peer's address as text.
     pub peer_text: &'a HeaderValue,
+    /// The client's certificate, if the upstream gets it.
+    pub client_cert: Option<&'a HeaderValue>,
     /// The canonical path, where it differs from the one sent.
     pub path: Option<&'a str>,
     /// The id of this exchange.
@@ -64,6 +66,7 @@ impl Passage<'_> {
                 forward_token: route.forward_token,
                 peer: self.peer,
                 peer_text: self.peer_text,
+                client_cert: self.client_cert,
                 host: &host,
                 request_id: self.request_id,
                 trace: self.trace,

@@ -3,7 +3,9 @@
 use super::door::Seat;
 use super::drain::Open;
 use super::head::Flaw;
+use super::tls::Credentials;
 use crate::proxy;
+use crate::request::{Peer, TrustedProxies};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prometheus::IntGauge;
@@ -20,6 +22,8 @@ pub(super) struct Client {
     pub address: SocketAddr,
     /// Its IP address as text, made once.
     pub text: HeaderValue,
+    /// What TLS tells of it.
+    pub tls: Credentials,
     /// Its place among the open connections, kept until nothing of it is left: a tunnel outlives the
     /// HTTP in front of it.
     _place: Place,
@@ -95,13 +99,14 @@ impl Drop for Place {
 
 impl Client {
     /// A client that has just connected: its first head is due.
-    pub(super) fn new(address: SocketAddr, place: Place) -> Self {
+    pub(super) fn new(address: SocketAddr, tls: Credentials, place: Place) -> Self {
         // An IP address is always a header value.
         let text = address.ip().to_canonical().to_string();
         let text = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
         Self {
             address,
             text,
+            tls,
             _place: place,
             phase: AtomicU8::new(HEAD),
             arriving: Arc::default(),
@@ -115,6 +120,15 @@ impl Client {
             quiet_since: AtomicU64::new(0),
             connected: Instant::now(),
             flaw: OnceLock::new(),
+        }
+    }
+
+    /// The client as the deciding code sees it.
+    pub(super) fn peer(&self, trusted: &TrustedProxies) -> Peer {
+        Peer {
+            secure: self.tls.secure,
+            certificate: self.tls.certificate,
+            ..trusted.peer(self.address)
         }
     }
 

@@ -5,10 +5,11 @@ use super::drain::{Open, until_drained};
 use super::listen::Origin;
 use super::proxy_protocol::ReadHeader;
 use super::sniff::{Protocol, Sniff};
+use super::tls::{self, Credentials, Met};
 use super::transport::{Accepted, Transport};
 use super::{Shared, http1, http2, unparsed};
 use crate::rejection::{Reason, Rejection};
-use crate::snapshot::Limits;
+use crate::snapshot::{Snapshot, Tls};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +21,18 @@ struct Rules {
     max_connections_per_address: usize,
     proxy_protocol: bool,
     header_timeout: Duration,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Rules {
-    fn of(limits: &Limits) -> Self {
+    fn of(snapshot: &Snapshot) -> Self {
+        let limits = &snapshot.limits;
         Self {
             max_connections: limits.max_connections,
             max_connections_per_address: limits.max_connections_per_address,
             proxy_protocol: limits.proxy_protocol,
             header_timeout: limits.header_timeout,
+            tls: snapshot.tls.clone(),
         }
     }
 }
@@ -36,16 +40,15 @@ impl Rules {
 /// Serves one connection to its end.
 pub(super) async fn run(accepted: Accepted, origin: Origin, shared: Arc<Shared>) {
     let Accepted { stream, peer } = accepted;
-    let rules = Rules::of(&shared.snapshot.load().limits);
+    let rules = Rules::of(&shared.snapshot.load());
     let Some(open) = Open::count(&shared, rules.max_connections) else {
-        return turn_away(stream, peer, "max_connections", &origin, &shared).await;
+        return turn_away(stream, peer, "max_connections", &rules, &origin, &shared).await;
     };
     let mut place = Place::new(open, origin.gauge.clone());
     if stream.set_nodelay().is_err() {
         return;
     }
-    let since = Instant::now();
-    let deadline = since + rules.header_timeout;
+    let deadline = Instant::now() + rules.header_timeout;
     let counted = !stream.is_unix() || rules.proxy_protocol;
     let (stream, peer) = if rules.proxy_protocol {
         match client_behind(stream, peer, deadline, &origin, &shared).await {
@@ -62,19 +65,52 @@ pub(super) async fn run(accepted: Accepted, origin: Origin, shared: Arc<Shared>)
             None => {
                 drop(place);
                 let reason = "max_connections_per_address";
-                return turn_away(stream, peer, reason, &origin, &shared).await;
+                return turn_away(stream, peer, reason, &rules, &origin, &shared).await;
             }
         }
     }
-    let sniff = Box::pin(Sniff::new(stream, deadline));
-    let Some((protocol, stream)) = until_drained(sniff, || false, origin.worker, &shared).await
-    else {
-        return;
+    let met = match &rules.tls {
+        None => Some(Met {
+            stream,
+            protocol: None,
+            credentials: Credentials::default(),
+        }),
+        Some(tls) => Box::pin(tls::meet(stream, peer, tls, origin.worker, &shared)).await,
     };
-    let client = Arc::new(Client::new(peer, place));
+    if let Some(met) = met {
+        serve(met, peer, place, rules.header_timeout, origin, shared).await;
+    }
+}
+
+/// Finds out what the client speaks, and speaks it.
+async fn serve(
+    met: Met,
+    peer: SocketAddr,
+    place: Place,
+    header_timeout: Duration,
+    origin: Origin,
+    shared: Arc<Shared>,
+) {
+    let Met {
+        mut stream,
+        mut protocol,
+        credentials,
+    } = met;
+    let since = Instant::now();
+    // For HTTP/2 nothing is left to find out, but its preface is due in time as any head is.
+    if protocol != Some(Protocol::Http1) {
+        let sniff = Box::pin(Sniff::new(stream, since + header_timeout));
+        let sniffed = until_drained(sniff, || false, origin.worker, &shared).await;
+        let Some((seen, read)) = sniffed else {
+            return;
+        };
+        stream = read;
+        protocol.get_or_insert(seen);
+    }
+    let client = Arc::new(Client::new(peer, credentials, place));
     match protocol {
-        Protocol::Http1 => http1::serve(stream, client, origin.worker, &shared, since).await,
-        Protocol::Http2 => http2::serve(stream, client, origin.worker, &shared).await,
+        Some(Protocol::Http2) => http2::serve(stream, client, origin.worker, &shared).await,
+        _ => http1::serve(stream, client, origin.worker, &shared, since).await,
     }
 }
 
@@ -105,18 +141,22 @@ async fn client_behind(
     }
 }
 
-/// Over a limit: a word, and the door.
+/// Over a limit: a word, and the door. A client that speaks TLS would not understand the word, and a
+/// handshake is too dear for it.
 async fn turn_away(
     stream: Transport,
     peer: SocketAddr,
     reason: &str,
+    rules: &Rules,
     origin: &Origin,
     shared: &Shared,
 ) {
     count(shared, origin, reason);
     let rejection = Rejection::noted(Reason::Overloaded, format!("{reason} reached"));
     let reply = unparsed::refusal(shared, peer, &rejection);
-    shared.door.turn_away(stream, reply).await;
+    if rules.tls.is_none() {
+        shared.door.turn_away(stream, reply).await;
+    }
 }
 
 fn count(shared: &Shared, origin: &Origin, reason: &str) {

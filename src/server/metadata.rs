@@ -71,7 +71,8 @@ fn origin(head: &Parts, peer: Peer) -> Option<String> {
     let proto = head.headers.get(X_FORWARDED_PROTO).filter(|_| peer.trusted);
     let scheme = match proto {
         Some(proto) if proto == "https" => "https",
-        _ => "http",
+        Some(_) => "http",
+        None => peer.scheme(),
     };
     Some(format!("{scheme}://{host}"))
 }

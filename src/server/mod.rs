@@ -19,6 +19,7 @@ mod service;
 mod sniff;
 mod stalled;
 mod stream;
+mod tls;
 mod transport;
 mod unparsed;
 

@@ -68,7 +68,7 @@ async fn answer(
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
     let body = Received::new(body, &client.arriving);
-    let peer = snapshot.trusted.peer(client.address);
+    let peer = client.peer(&snapshot.trusted);
     let id = request_id(&head.headers, peer);
     let trace = shared.observer.trace(&head.headers, peer.trusted);
     let mut exchange = Exchange::begin(
@@ -103,6 +103,7 @@ async fn answer(
                 body,
                 peer,
                 peer_text: &client.text,
+                client_cert: client.tls.header.as_ref(),
                 path,
                 client: Arc::clone(client) as Arc<dyn proxy::Client>,
             };

@@ -24,7 +24,7 @@ use tokio::time::{Instant, Sleep};
 /// longer than [`LINGER`]: a close at once would be a reset, which takes back the answer that the
 /// client has not read yet (RFC 9112 §9.6).
 const MAX_LINGER: usize = 16 << 20;
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// The client's socket, with the deadlines that hyper does not tell apart: one for a whole head,
 /// counted from its first byte on every request, and one for the time between requests.

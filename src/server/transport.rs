@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
 /// A connection that the kernel has just handed over.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct Transport {
 enum Stream {
     Tcp(Gathered),
     Unix(UnixStream),
+    Tls(Box<TlsStream<Transport>>),
 }
 
 // === impl Transport ===
@@ -43,6 +45,12 @@ impl From<TcpStream> for Transport {
 impl From<UnixStream> for Transport {
     fn from(stream: UnixStream) -> Self {
         Self::new(Stream::Unix(stream))
+    }
+}
+
+impl From<Box<TlsStream<Transport>>> for Transport {
+    fn from(stream: Box<TlsStream<Transport>>) -> Self {
+        Self::new(Stream::Tls(stream))
     }
 }
 
@@ -60,6 +68,7 @@ impl Transport {
         match &self.stream {
             Stream::Tcp(stream) => stream.0.set_nodelay(true),
             Stream::Unix(_) => Ok(()),
+            Stream::Tls(stream) => stream.get_ref().0.set_nodelay(),
         }
     }
 
@@ -86,6 +95,7 @@ macro_rules! on_stream {
         match &mut $transport.get_mut().stream {
             Stream::Tcp($stream) => $call,
             Stream::Unix($stream) => $call,
+            Stream::Tls($stream) => $call,
         }
     };
 }
@@ -126,6 +136,8 @@ impl AsyncWrite for Transport {
         match &self.stream {
             Stream::Tcp(stream) => stream.is_write_vectored(),
             Stream::Unix(stream) => stream.is_write_vectored(),
+            // Head and body go into one record.
+            Stream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! and counted and logged like any other.
 
 use super::{Shared, id};
-use crate::rejection::{REALM, Rejection, ReplyContext};
+use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::telemetry::access_log::{self, Record};
 use bytes::Bytes;
 use http::Method;
@@ -37,6 +37,22 @@ pub(super) fn refusal(shared: &Shared, peer: SocketAddr, rejection: &Rejection) 
     text.extend_from_slice(b"\r\n");
     text.extend_from_slice(reply.body());
     Bytes::from(text)
+}
+
+/// What a client hears that speaks plain HTTP where HTTPS is spoken, counted and logged like any other
+/// refusal.
+pub(super) fn wrong_port(shared: &Shared, peer: SocketAddr) -> Bytes {
+    const TEXT: &str = "This port speaks HTTPS: begin the URL with https://\n";
+    let note = "plain HTTP on a port that speaks HTTPS";
+    let rejection = Rejection::noted(Reason::BadRequest, note);
+    let request_id = id::new_request_id();
+    observe(shared, peer, &rejection, &request_id, TEXT.len());
+    Bytes::from(format!(
+        "HTTP/1.1 {}\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\
+         x-request-id: {request_id}\r\n\r\n{TEXT}",
+        rejection.reason.status(),
+        TEXT.len(),
+    ))
 }
 
 fn observe(

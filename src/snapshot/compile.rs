@@ -1,6 +1,6 @@
 //! From the file to its meaning, or to every mistake in it.
 
-use super::{Limits, Snapshot, issuers, routes, telemetry, upstreams};
+use super::{Limits, Snapshot, issuers, routes, telemetry, tls, upstreams};
 use crate::at;
 use crate::authn::Issuers;
 use crate::authn::known::{Bounds, KnownTokens};
@@ -54,6 +54,8 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     }
     let limits = limits(&config.server, mistakes);
     let telemetry = telemetry::build(config.telemetry.as_ref(), mistakes);
+    let mut certificates = Vec::new();
+    let tls = tls::build(&config.server, env, &mut certificates, mistakes);
     let providers = issuers::build(&config, env, mistakes);
     let upstreams = upstreams::build(&config, env, mistakes);
     let mut table = RouteTable::default();
@@ -73,6 +75,8 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         .flat_map(|issuer| issuer.rules.headers.iter().map(|(name, _)| name));
     Some(Snapshot {
         limits,
+        tls: tls.map(Arc::new),
+        certificates,
         trusted: TrustedProxies::new(config.server.trusted_proxies.iter().copied()),
         routes: table,
         guard: Arc::new(IdentityGuard::new(mapped)),

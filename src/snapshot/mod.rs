@@ -4,6 +4,7 @@
 //! has not changed since the snapshot before is taken over from it, so that keys, verified tokens
 //! and idle connections outlive a reload.
 
+mod certificates;
 mod compile;
 mod issuer_rules;
 mod issuers;
@@ -11,10 +12,13 @@ mod opaque;
 mod routes;
 mod rules;
 mod telemetry;
+mod tls;
 mod transport;
 mod upstreams;
 
+pub use certificates::CertificateFile;
 pub use compile::{Env, compile};
+pub use tls::Tls;
 
 use crate::authn::Issuers;
 use crate::authn::known::KnownTokens;
@@ -45,6 +49,10 @@ pub struct Snapshot {
     pub config: Config,
     /// What one client may ask of the gateway.
     pub limits: Limits,
+    /// TLS towards clients, if it is spoken.
+    pub tls: Option<Arc<Tls>>,
+    /// The files of certificates that are in use.
+    pub certificates: Vec<CertificateFile>,
     /// Whose `X-Forwarded-*` are believed.
     pub trusted: TrustedProxies,
     /// Where requests go.

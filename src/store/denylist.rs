@@ -258,6 +258,7 @@ mod tests {
             claims,
             expires_at: 1000,
             not_before: None,
+            bound_to: None,
             headers: Box::default(),
         }
     }

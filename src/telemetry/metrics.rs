@@ -89,6 +89,10 @@ metrics! {
     config_last_reload_successful: IntGauge [],
     /// Unix time of the last successful reload of the configuration.
     config_last_reload_success_timestamp_seconds: Gauge [],
+    /// TLS handshakes with clients, by result (full, resumed, failed, timeout or plain_http).
+    tls_handshakes_total: IntCounterVec ["result"],
+    /// Unix time at which the certificate in a file expires; of several authorities, the first to do so.
+    tls_certificate_expiry_timestamp_seconds: IntGaugeVec ["file"],
     /// Always 1; the labels say what is running.
     build_info: GaugeVec ["version", "revision"],
 }

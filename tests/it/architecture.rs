@@ -38,7 +38,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 21] = [
+const WITHIN: [(&str, &str, &str); 22] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -87,6 +87,11 @@ const WITHIN: [(&str, &str, &str); 21] = [
     ("keys", "outbound", "fetches keys"),
     ("keys", "strict_json", "a key with a member twice is none"),
     ("keys", "telemetry", "counts fetches"),
+    (
+        "request",
+        "identity",
+        "a peer's certificate is named as tokens name it",
+    ),
     (
         "request",
         "rejection",

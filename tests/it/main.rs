@@ -23,5 +23,6 @@ mod refusals;
 mod revocation;
 mod rim;
 mod smoke;
+mod tls;
 mod tracing;
 mod tunnels;

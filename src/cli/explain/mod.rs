@@ -1,5 +1,6 @@
 //! `explain`: what the gateway would make of a request, told by the code that decides.
 
+mod certificate;
 mod mask;
 mod question;
 mod told;
@@ -21,6 +22,7 @@ use crate::server::{self, Verdict};
 use crate::snapshot::{Mount, Provider, Snapshot, compile};
 use crate::steps::{Steps as _, Told, Untold};
 use crate::telemetry::trace::Trace;
+use certificate::Shown;
 use http::HeaderValue;
 use http::request::Parts;
 use question::Unusable;
@@ -52,6 +54,8 @@ struct Case<'a> {
     snapshot: &'a Snapshot,
     head: &'a Parts,
     peer: Peer,
+    /// The client certificate of the connection, if one is given.
+    certificate: Option<&'a Shown>,
 }
 
 /// Explains a request. Returns the exit code.
@@ -73,10 +77,21 @@ pub fn run(question: &Question) -> u8 {
         Ok(head) => head,
         Err(Unusable(why)) => return output::fail(&why, super::MISCONFIGURED),
     };
+    let tls = snapshot.tls.as_deref();
+    let shown = question.client_cert.as_deref();
+    let shown = match shown.map(|path| Shown::read(path, tls)).transpose() {
+        Ok(shown) => shown,
+        Err(Unusable(why)) => return output::fail(&why, super::MISCONFIGURED),
+    };
     let case = Case {
         snapshot: &snapshot,
         head: &head,
-        peer: snapshot.trusted.peer(question.peer()),
+        peer: Peer {
+            secure: tls.is_some(),
+            certificate: shown.as_ref().map(|shown| shown.thumbprint),
+            ..snapshot.trusted.peer(question.peer())
+        },
+        certificate: shown.as_ref(),
     };
     match run::runtime() {
         Ok(runtime) => {
@@ -94,6 +109,9 @@ impl Case<'_> {
     async fn report(&self) -> Report<'_> {
         let mut steps = Told::default();
         let mut missing = None;
+        if let Some(tls) = &self.snapshot.tls {
+            steps.passed("tls", || certificate::told(tls, self.certificate));
+        }
         steps.checking("request", || {
             "a Host, and a path that everybody reads in the same way".to_owned()
         });
@@ -186,6 +204,7 @@ impl Case<'_> {
             // An address is always a header value.
             peer_text: &HeaderValue::from_str(&address)
                 .unwrap_or(HeaderValue::from_static("unknown")),
+            client_cert: self.certificate.and_then(|shown| shown.header.as_ref()),
             path: path.as_deref(),
             request_id: &server::request_id(&self.head.headers, self.peer),
             trace: &Trace::of(&self.head.headers, self.peer.trusted, sample),

@@ -5,6 +5,7 @@ use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 /// The arguments of `explain`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,9 @@ pub struct Question {
     /// The address that the request comes from, for `allow_ips` and `trusted_proxies`.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     from: IpAddr,
+    /// A PEM file with the client certificate that the connection is made with, for tokens that are bound to one.
+    #[arg(long, value_name = "FILE")]
+    pub(super) client_cert: Option<PathBuf>,
 }
 
 /// Why no request can be made of the arguments, in words.

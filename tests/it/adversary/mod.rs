@@ -8,10 +8,12 @@
 //! yet; to the ones behind it keys, caches and connections are warm, but the case itself is new.
 //! Nothing of what is refused may reach the upstream.
 //!
+//! What needs TLS is in `tls`: a token bound to a certificate, with and without it, and slow handshakes.
+//!
 //! Not here yet, because what they speak of is not there yet: the rows of the caches' table on the
 //! broker's cache (wrong secret, other audience; 200 equal requests at a time; a hit with little
-//! life left), and a token bound to a certificate that comes with it. The floods of HTTP/2 are in
-//! `http2::floods`, its slow clients in `http2::deadlines`.
+//! life left). The floods of HTTP/2 are in `http2::floods`, its slow clients in `http2::deadlines`,
+//! and a token bound to a certificate that comes with it in `tls::mutual`.
 
 mod caches;
 mod headers;

@@ -7,6 +7,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// A request in the making.
@@ -44,6 +45,11 @@ impl Request {
         self
     }
 
+    /// Where it is sent to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Path and query, as they are sent.
     pub fn path(&self) -> &str {
         &self.path
@@ -78,7 +84,15 @@ impl Request {
 
     /// Sends it; an error is the connection's.
     pub async fn try_send(&self) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.address).await?;
+        self.try_send_over(TcpStream::connect(self.address).await?)
+            .await
+    }
+
+    /// Sends it by HTTP/1.1 over a connection that is there already.
+    pub async fn try_send_over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
         let mut builder = http::Request::builder()
