@@ -30,10 +30,12 @@ mod secret;
 mod server;
 mod shape;
 mod show;
+mod store;
 mod suggest;
 mod syntax;
 mod text;
 mod token_cache;
+mod traffic;
 mod tree;
 mod units;
 mod upstream;
@@ -62,10 +64,12 @@ pub use schema::schema;
 pub use secret::{Resolved, Secret, SecretSource};
 pub use server::Server;
 pub use show::show;
+pub use store::Store;
 pub use suggest::suggest;
 pub use text::BadText;
 pub use token_cache::TokenCache;
-pub use units::{Dur, Percent, Size};
+pub use traffic::{Cors, LimitBy, RateLimit};
+pub use units::{Dur, Percent, Rate, Size};
 pub use upstream::Upstream;
 
 /// The commented default file, which `config default` prints.
@@ -93,4 +97,8 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Routes.
     pub route: Vec<Route>,
+    /// What several gateways share, in Redis: the counts of `rate_limit`. Without this table, or while Redis is away
+    /// or slow, each gateway counts for itself.
+    #[schemars(with = "Store")]
+    pub store: Option<Store>,
 }

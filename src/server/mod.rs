@@ -15,10 +15,11 @@ mod service;
 mod sniff;
 mod stalled;
 mod stream;
+mod traffic;
 mod transport;
 mod unparsed;
 
-pub use decision::{Verdict, decide};
+pub use decision::{Counting, Verdict, decide};
 pub use drain::{Drain, Stage};
 pub use id::request_id;
 pub use listen::{Bound, Listener, bind, serve};

@@ -10,6 +10,7 @@ mod issuers;
 mod opaque;
 mod routes;
 mod rules;
+mod traffic;
 mod upstreams;
 
 pub use compile::{Env, compile};
@@ -18,13 +19,16 @@ use crate::authn::Issuers;
 use crate::authn::known::KnownTokens;
 use crate::authz::AccessRules;
 use crate::config::{self, Config};
+use crate::cors;
 use crate::headers::{HeaderRules, IdentityGuard};
 use crate::identity::Clock;
 use crate::keys::fetch;
+use crate::limit;
 use crate::oauth::Surface;
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
+use crate::store::Redis;
 use crate::telemetry::access_log::AccessPolicy;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
@@ -63,6 +67,8 @@ pub struct Snapshot {
     pub access_policy: AccessPolicy,
     /// Metrics of requests that no route took.
     pub outside: Arc<RouteMetrics>,
+    /// What gateways share, if there is a `[store]`.
+    pub shared: Option<Arc<Redis>>,
 }
 
 /// Limits and deadlines: `[server]`.
@@ -127,6 +133,10 @@ pub struct Route {
     pub response_headers: HeaderRules,
     /// What else may be spoken on a connection that began with a request to it.
     pub tunnel: TunnelRules,
+    /// How often each caller may ask.
+    pub limit: Option<Arc<limit::Rule>>,
+    /// Which pages of other origins may use it.
+    pub cors: Option<cors::Policy>,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
 }

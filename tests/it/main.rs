@@ -20,3 +20,4 @@ mod refusals;
 mod revocation;
 mod rim;
 mod smoke;
+mod traffic;

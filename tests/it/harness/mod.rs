@@ -6,12 +6,14 @@ mod log;
 pub mod program;
 mod raw;
 mod raw_upstream;
+mod redis;
 mod scripted;
 
 pub use client::{Reply, Request, request};
 pub use log::LogSink;
 pub use raw::Raw;
 pub use raw_upstream::RawUpstream;
+pub use redis::RedisServer;
 pub use scripted::Scripted;
 
 use bonterra_gateway::app::App;
