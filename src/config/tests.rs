@@ -319,7 +319,7 @@ fn types_that_do_not_fit() {
         ),
         (
             "[[route]]\nrate_limit = { rate = \"100/s\", by = \"user\" }",
-            "2:37: `user` is not possible here",
+            "2:37: \"user\" is not a possible value of `by`",
             "",
         ),
         (

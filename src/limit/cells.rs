@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Callers that are remembered at one time, over all rules. Each takes about 300 bytes, so that it
-/// is 40 MB at most.
+/// Callers that are remembered at one time, over all rules. Each takes about 450 bytes, so that it
+/// is 60 MB at most.
 pub const MAX_CELLS: u64 = 1 << 17;
 
 /// The counts of all rules. Read and written without a lock that workers share.

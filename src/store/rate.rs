@@ -2,6 +2,8 @@
 
 use super::redis::{Away, Redis};
 use aws_lc_rs::digest::{Context, SHA256};
+use redis::RedisResult;
+use redis::aio::ConnectionManager;
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::sync::LazyLock;
@@ -75,6 +77,17 @@ impl RateKey {
         }
         key
     }
+}
+
+/// Counts a request of nobody.
+///
+/// # Errors
+/// Why it cannot be counted.
+pub(super) async fn probe(mut connection: ConnectionManager) -> RedisResult<()> {
+    let mut call = SCRIPT.prepare_invoke();
+    call.key(format!("{PREFIX}probe")).arg(1000).arg(1);
+    call.invoke_async::<(u8, u64)>(&mut connection).await?;
+    Ok(())
 }
 
 // === impl Redis ===

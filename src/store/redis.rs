@@ -4,6 +4,7 @@
 //! A failure is told once, and from then on every caller is sent away at once, until a probe in the
 //! background is answered.
 
+use super::rate;
 use crate::telemetry::metrics::{Metrics, StoreMetrics};
 use futures_util::future::BoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -214,8 +215,10 @@ async fn run(client: Client, mut waiting: mpsc::Receiver<Job>, link: Arc<Link>) 
     link.forget();
 }
 
-async fn probe(mut manager: ConnectionManager, link: Arc<Link>) {
-    match redis::cmd("PING").query_async::<()>(&mut manager).await {
+/// Asks what requests ask: a Redis may answer and yet refuse to write, and then it is of no use. The
+/// script is there when the first request comes.
+async fn probe(manager: ConnectionManager, link: Arc<Link>) {
+    match rate::probe(manager).await {
         Ok(()) => link.found(),
         Err(error) => link.lost(&error.to_string()),
     }

@@ -235,6 +235,21 @@ async fn a_redis_that_hangs_holds_up_no_more_than_one_timeout() {
 }
 
 #[tokio::test]
+async fn a_redis_that_may_not_write_is_as_good_as_none() {
+    let redis = RedisServer::start(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]).await;
+    let config = with_store(
+        &on_route("public", LIMIT),
+        &format!("redis://{}", redis.address),
+    );
+    let world = World::with(&config).await;
+    becomes(world.gateway.admin, "0").await;
+    for expected in [200; 10].into_iter().chain([429]) {
+        assert_eq!(status(world.gateway.address).await, expected);
+    }
+    assert_eq!(up(world.gateway.admin).await.as_deref(), Some("0"));
+}
+
+#[tokio::test]
 async fn each_gateway_counts_for_itself_while_redis_is_away() {
     let config = with_store(&on_route("public", LIMIT), &format!("redis://{}", nobody()));
     let world = World::with(&config).await;
