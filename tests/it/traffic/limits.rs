@@ -267,7 +267,7 @@ async fn mistakes_in_the_rule() {
     }
 }
 
-/// Compared with the gateway before: `ip` rules with `allow_ips`.
+/// `allow_ips` comes before the count.
 #[tokio::test]
 async fn who_is_not_let_in_at_all_is_not_counted() {
     let lines = format!(
