@@ -17,7 +17,7 @@ demo: ## gateway, simulated Bonterra Auth and an echo API on loopback, with comm
 	cargo run --release --locked -- demo
 
 # The printed commands of the demo are run as they are, so curl is needed too.
-test: $(TOOLS)/promtool ## all tests; the last line says how many ran
+test: $(TOOLS)/promtool $(TOOLS)/redis-server ## all tests; the last line says how many ran
 	@command -v curl >/dev/null || { apt-get -q update; apt-get -q install -y --no-install-recommends curl; }
 	$(TOOLS)/promtool test rules $(PROMETHEUS)/alerts_test.yml
 	@mkdir -p target; failed=0; \
@@ -58,6 +58,15 @@ $(TOOLS)/cargo-deny:
 	@if found=$$(command -v cargo-deny); then ln -sf "$$found" $@; else \
 		CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug --root $(TOOLS) cargo-deny --version 0.20.2; \
 		ln -sf bin/cargo-deny $@; fi
+
+# Debian's redis-server would start a service. The same program is in redis-tools under another name, and goes by the
+# name that it is called by.
+$(TOOLS)/redis-server:
+	@mkdir -p $(TOOLS)
+	@if found=$$(command -v redis-server); then ln -sf "$$found" $@; else \
+		command -v redis-check-rdb >/dev/null || { apt-get -q update; apt-get -q install -y --no-install-recommends redis-tools; }; \
+		ln -sf "$$(command -v redis-check-rdb)" $@; fi; \
+	$@ --version
 
 # Unpacked rather than installed: Debian's package would start a server.
 $(TOOLS)/promtool:

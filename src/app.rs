@@ -4,6 +4,7 @@ use crate::admin;
 use crate::config::{self, ConfigErrors, FileMode, ListenAddr};
 use crate::identity::Clock;
 use crate::keys::KeyStatus;
+use crate::limit::RateLimits;
 use crate::reload::Reloader;
 use crate::server::{self, Address, Bound, Door, Drain, Inherited, Shared, SocketFile, Stage};
 use crate::snapshot::{Env, Snapshot, compile};
@@ -112,6 +113,7 @@ pub fn environment() -> Result<Env, StartError> {
     Ok(Env {
         metrics: Arc::new(metrics),
         store: Arc::new(SharedStore::in_memory()),
+        limits: Arc::new(RateLimits::default()),
         clock: Clock::system(),
         previous: None,
     })

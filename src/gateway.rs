@@ -3,12 +3,15 @@
 use crate::authn::opaque::Finding;
 use crate::authn::{self, Bearer, Need, Outcome, credential};
 use crate::authz::{self, AuthMode, Permit};
+use crate::cors::Preflight;
 use crate::headers::max_forwards;
 use crate::identity::{Identity, UnixSeconds};
+use crate::limit::{Allowance, Ask, By};
 use crate::rejection::Rejection;
 use crate::request::{RequestView, SERVED};
 use crate::snapshot::{Mount, Route, Snapshot, Target};
 use crate::steps::Steps;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A request that may go to its upstream.
@@ -20,6 +23,22 @@ pub struct Admission {
     pub identity: Option<Arc<Identity>>,
     /// Proof that the route's rules were checked.
     pub permit: Permit,
+    /// Proof that it was counted, if the route has a limit.
+    pub allowance: Option<Allowance>,
+}
+
+/// A request that may go to its upstream once it has been counted.
+#[derive(Debug)]
+pub struct Uncounted(Admission);
+
+/// What has been found out for a decision since it was first asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Found<'a> {
+    /// What an issuer says of the token ([`Need::Introspection`]); it counts only for the token and
+    /// the issuer that it is about.
+    pub finding: Option<&'a Finding>,
+    /// What is left to the client's address ([`Decision::CountAddress`]).
+    pub allowance: Option<&'a Allowance>,
 }
 
 /// What becomes of a request.
@@ -33,10 +52,33 @@ pub enum Decision {
     Metadata,
     /// It may go no further and asks what may be asked here; the value is the `Allow` header.
     Options(Box<str>),
+    /// A browser asks whether a page may use this route; it may.
+    Preflight(Arc<Route>),
     /// Something has to be fetched first; then ask again.
     Needs(Arc<Route>, Need),
+    /// The client's address has to be counted first; then ask again.
+    CountAddress(Arc<Route>, Ask),
+    /// It goes upstream once its caller has been counted, which is the last check.
+    CountCaller(Uncounted, Ask),
     /// It is refused, by this route if one was found.
     Refused(Option<Arc<Route>>, Rejection),
+}
+
+// === impl Uncounted ===
+
+impl Uncounted {
+    /// The route it takes.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.0.route
+    }
+
+    /// It has been counted.
+    pub fn counted(self, allowance: Allowance) -> Admission {
+        Admission {
+            allowance: Some(allowance),
+            ..self.0
+        }
+    }
 }
 
 /// Decides about a request. No I/O, no clock but `now`. `steps` hears of every check on the way.
@@ -46,15 +88,14 @@ pub fn admit(
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Decision {
-    admit_with(snapshot, view, None, now, steps)
+    admit_with(snapshot, view, Found::default(), now, steps)
 }
 
-/// The same once an issuer has been asked about the token ([`Need::Introspection`]). `finding` is
-/// what came of it; it counts only for the token and the issuer that it is about.
+/// The same once something has been found out that the decision needed.
 pub fn admit_with(
     snapshot: &Snapshot,
     view: &RequestView<'_>,
-    finding: Option<&Finding>,
+    found: Found<'_>,
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Decision {
@@ -62,6 +103,10 @@ pub fn admit_with(
         Ok(Some(0)) => return options(snapshot, view),
         Ok(_) => {}
         Err(rejection) => return Decision::Refused(None, rejection),
+    }
+    // Before everything else, because a preflight carries no token and its refusal cannot be read.
+    if let Some(route) = preflight(snapshot, view) {
+        return Decision::Preflight(route);
     }
     steps.checking("route", || {
         format!("{} {} on host {}", view.method, view.path, view.host)
@@ -75,14 +120,49 @@ pub fn admit_with(
     steps.passed("route", || {
         format!("{} takes {} {}", route.name, view.method, view.path)
     });
-    match check(snapshot, &route, view, finding, now, steps) {
-        Ok(Checked::Passed(identity, permit)) => Decision::Admitted(Admission {
-            route,
-            identity,
-            permit,
-        }),
+    match check(snapshot, &route, view, found, now, steps) {
+        Ok(Checked::Passed(identity, permit)) => admitted(route, identity, permit, view, found),
         Ok(Checked::Needs(need)) => Decision::Needs(route, need),
+        Ok(Checked::Uncounted(ask)) => Decision::CountAddress(route, ask),
         Err(rejection) => Decision::Refused(Some(route), rejection),
+    }
+}
+
+fn admitted(
+    route: Arc<Route>,
+    identity: Option<Arc<Identity>>,
+    permit: Permit,
+    view: &RequestView<'_>,
+    found: Found<'_>,
+) -> Decision {
+    let limit = route
+        .limit
+        .as_ref()
+        .filter(|limit| limit.by() != By::Address);
+    let ask = limit.map(|limit| limit.ask(identity.as_ref(), address(view)));
+    let admission = Admission {
+        route,
+        identity,
+        permit,
+        allowance: found.allowance.cloned(),
+    };
+    match ask {
+        None => Decision::Admitted(admission),
+        Some(ask) => Decision::CountCaller(Uncounted(admission), ask),
+    }
+}
+
+/// The address that is counted. Proxies that say something else than an address count themselves.
+fn address(view: &RequestView<'_>) -> IpAddr {
+    view.client.unwrap_or(view.peer.address.ip())
+}
+
+/// The route that a browser asks about, if the page may use it.
+fn preflight(snapshot: &Snapshot, view: &RequestView<'_>) -> Option<Arc<Route>> {
+    let Preflight { origin, method } = Preflight::of(view.method, view.headers)?;
+    match snapshot.routes.find(&view.host, &view.path, &method) {
+        Ok(Target::Route(route)) if route.cors.as_ref()?.allows(origin) => Some(Arc::clone(route)),
+        Ok(Target::Route(_) | Target::Token(_) | Target::Metadata) | Err(_) => None,
     }
 }
 
@@ -102,18 +182,28 @@ fn options(snapshot: &Snapshot, view: &RequestView<'_>) -> Decision {
 enum Checked {
     Passed(Option<Arc<Identity>>, Permit),
     Needs(Need),
+    Uncounted(Ask),
 }
 
 fn check(
     snapshot: &Snapshot,
     route: &Route,
     view: &RequestView<'_>,
-    finding: Option<&Finding>,
+    found: Found<'_>,
     now: UnixSeconds,
     steps: &mut impl Steps,
 ) -> Result<Checked, Rejection> {
     authz::address(&route.access, view.client, steps)?;
-    let identity = match authenticate(snapshot, route, view, finding, now, steps)? {
+    // Addresses are counted before a token costs anything.
+    if let Some(limit) = &route.limit
+        && limit.by() == By::Address
+        && !found
+            .allowance
+            .is_some_and(|allowance| allowance.is_of(limit))
+    {
+        return Ok(Checked::Uncounted(limit.ask(None, address(view))));
+    }
+    let identity = match authenticate(snapshot, route, view, found.finding, now, steps)? {
         None => None,
         Some(Outcome::Known(identity)) => Some(identity),
         Some(Outcome::Needs(need)) => return Ok(Checked::Needs(need)),

@@ -7,15 +7,21 @@ mod grpc;
 mod reason;
 
 pub use grpc::is_call as is_grpc_call;
-pub use reason::Reason;
+pub use reason::{Excess, Reason};
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Response};
 use serde::Serialize;
 use std::fmt::Write as _;
+
+/// How much a caller may still ask, and by which rule (draft-ietf-httpapi-ratelimit-headers).
+pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// The rule itself.
+pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The realm of all our challenges.
 pub const REALM: &str = "bonterra";
@@ -109,6 +115,10 @@ impl Rejection {
         }
         if let Some(seconds) = self.reason.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Reason::RateLimited(excess) = &self.reason {
+            headers.insert(RATELIMIT, excess.limit.clone());
+            headers.insert(RATELIMIT_POLICY, excess.policy.clone());
         }
         if self.reason.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -92,6 +92,7 @@ impl Reloader {
     /// A reloader for the file that `shared`'s snapshot was made of. Starts fetching keys.
     pub fn start(path: PathBuf, shared: Arc<Shared>, env: Env) -> Arc<Self> {
         let snapshot = shared.snapshot.load_full();
+        connect(&snapshot);
         let state = State {
             tried: Seen::now(&path, snapshot.config.files()),
             fetchers: snapshot.providers.iter().map(Fetcher::start).collect(),
@@ -159,6 +160,7 @@ impl Reloader {
         let mut report = compare(&old.config, &new.config);
         report.changes.extend(renewed(&old, &new, env.clock.now()));
         let started = start_fetchers(&new, &state.fetchers);
+        connect(&new);
         await_keys(&new, &started).await;
         self.shared.snapshot.store(Arc::new(new));
         let current = self.shared.snapshot.load_full();
@@ -239,6 +241,14 @@ impl Fetcher {
     /// asked for a fetch, or be about to.
     async fn retire(self) {
         tokio::time::sleep(self.keys.policy().patience).await;
+    }
+}
+
+/// Has the background task of a new `[store]` started, here where it belongs. It ends with the last
+/// snapshot that has it.
+fn connect(snapshot: &Snapshot) {
+    if let Some(redis) = &snapshot.shared {
+        redis.start();
     }
 }
 

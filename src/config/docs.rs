@@ -24,6 +24,7 @@ interpolation of variables.
 | duration | `\"250ms\"`, `\"30s\"`, `\"10m\"`, `\"1h 30m\"`, `\"7d\"`; always with a unit |
 | size | `\"512B\"`, `\"64KiB\"`, `\"10MiB\"`; always with a unit, `KB` is 1000 bytes, `KiB` 1024 |
 | percentage | `\"20%\"` |
+| rate | `\"100/s\"`, `\"30/m\"`, `\"1000/h\"` |
 | address and port | `\"127.0.0.1:8080\"`, `\"[::]:8080\"`; names are not looked up |
 | network | `\"10.0.0.0/8\"`, `\"192.0.2.7/32\"`, `\"fd00::/8\"` |
 

@@ -41,9 +41,12 @@ pub(crate) fn mask_credentials(text: &str) -> (String, usize) {
     while let Some((before, after)) = rest.split_once("://") {
         shown.push_str(before);
         shown.push_str("://");
-        let authority_ends = after
-            .find(['/', '?', '#', '"', '\'', ' '])
-            .unwrap_or(after.len());
+        // A password that was not escaped may hold delimiters. These URLs hardly ever have another `@`.
+        let delimiters: &[char] = match before.ends_with("redis") || before.ends_with("rediss") {
+            true => &['"', '\'', ' '],
+            false => &['/', '?', '#', '"', '\'', ' '],
+        };
+        let authority_ends = after.find(delimiters).unwrap_or(after.len());
         let authority = after.get(..authority_ends).unwrap_or_default();
         rest = after;
         if let Some(at) = authority.rfind('@') {
@@ -95,7 +98,10 @@ fn secret_starts(line: &str) -> Option<usize> {
         let value = after.trim_start_matches(['"', '\'', ' ', '\t']);
         // A word of a value, `path = "/secrets"`, is no key; without any `=` it may be one.
         let is_key = value.starts_with('=') || !has_assignment;
-        if is_key && is_sensitive(line.get(start..end)?) {
+        let key = line.get(start..end)?;
+        // A URL that lost its scheme may hold a password all the same.
+        let half_a_url = key == "url" && after.contains('@') && !after.contains("://");
+        if is_key && (is_sensitive(key) || half_a_url) {
             let value = after.trim_start_matches(['"', '\'', ' ', '\t', '=', ':']);
             return Some(line.len() - value.len());
         }
@@ -141,6 +147,16 @@ mod tests {
                 r#"s = ["http://a/", "http://b@c"]"#,
                 r#"s = ["http://a/", "http://********@c"]"#,
             ),
+            (
+                r#"url = "redis://:p/w?#@h:1/0" # x@y"#,
+                r#"url = "redis://********@h:1/0" # x@y"#,
+            ),
+            (
+                r#"url = "rediss://me:p@w@h/0""#,
+                r#"url = "rediss://********@h/0""#,
+            ),
+            (r#"url = "me:pw@h:6379""#, r#"url = ********"#),
+            (r#"url = "https://a/" # b@c"#, r#"url = "https://a/" # b@c"#),
             ("", ""),
         ] {
             let (masked, _) = mask(line);

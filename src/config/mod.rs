@@ -30,12 +30,14 @@ mod secret;
 mod server;
 mod shape;
 mod show;
+mod store;
 mod suggest;
 mod syntax;
 mod telemetry;
 mod text;
 mod tls;
 mod token_cache;
+mod traffic;
 mod transport;
 mod tree;
 mod units;
@@ -66,13 +68,15 @@ pub use schema::schema;
 pub use secret::{Resolved, Secret, SecretSource};
 pub use server::Server;
 pub use show::show;
+pub use store::Store;
 pub use suggest::suggest;
 pub use telemetry::Telemetry;
 pub use text::BadText;
 pub use tls::{ClientAuth, Tls, TlsVersion};
 pub use token_cache::TokenCache;
+pub use traffic::{Cors, LimitBy, RateLimit};
 pub use transport::{Protocol, Retry, RetryOn, UpstreamTls};
-pub use units::{Dur, Percent, Size};
+pub use units::{Dur, Percent, Rate, Size};
 pub use upstream::Upstream;
 
 /// The commented default file, which `config default` prints.
@@ -100,6 +104,11 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Routes.
     pub route: Vec<Route>,
+    /// What several gateways share, in Redis: the counts of `rate_limit`. Without this table, or while Redis is away
+    /// or slow, each gateway counts for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Store")]
+    pub store: Option<Store>,
     /// Traces of requests, for a collector of OpenTelemetry. Without this table nothing is recorded or sent, and a `traceparent` still goes
     /// to upstreams. Changes take a restart.
     #[serde(skip_serializing_if = "Option::is_none")]

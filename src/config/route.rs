@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::net::{Cidr, cidrs};
+use super::traffic::{Cors, RateLimit};
 use super::units::{Dur, Size};
 
 /// Which requests go where, and who may send them. The most specific path wins, whatever the order in the file.
@@ -58,6 +59,16 @@ pub struct Route {
     pub request_headers: HeaderRules,
     /// Changes to the headers that the client gets.
     pub response_headers: HeaderRules,
+    /// How often each caller may ask; more: 429. Each route counts for itself, and the state outlives a reload that
+    /// does not change this rule. Absent: as often as they like.
+    #[schemars(with = "RateLimit")]
+    pub rate_limit: Option<RateLimit>,
+    /// Which pages of other origins may use the route from a browser. This is no access control: a request of an
+    /// origin that is not listed goes on like any other, and it is the browser that keeps the answer from the page.
+    /// The preflight of a listed origin is answered by the gateway, before tokens, `allow_ips` and `rate_limit` are
+    /// looked at. The upstream's own `Access-Control-*` headers are replaced. Absent: none of this is touched.
+    #[schemars(with = "Cors")]
+    pub cors: Option<Cors>,
 }
 
 /// Changes to headers: first `remove`, then `set`.
@@ -108,6 +119,8 @@ impl Default for Route {
             allow_ips: Vec::new(),
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
+            rate_limit: None,
+            cors: None,
         }
     }
 }

@@ -23,6 +23,10 @@ pub fn show(config: &Config) -> String {
 }
 
 fn cover_file(file: &mut Value) {
+    if let Value::Object(tables) = file {
+        // Optional tables that are absent.
+        tables.retain(|_, table| !table.is_null());
+    }
     for (table, value) in file.as_object_mut().into_iter().flatten() {
         match value {
             Value::Object(entries) if NAMED.contains(&table.as_str()) => {

@@ -313,8 +313,18 @@ fn types_that_do_not_fit() {
             "keys here are listen",
         ),
         (
-            "[store]\nurl = \"x\"",
-            "1:2: `store` is not supported by this version",
+            "[store]\non_failure = \"open\"",
+            "2:1: `on_failure` is not supported by this version",
+            "",
+        ),
+        (
+            "[[route]]\nrate_limit = { rate = \"100\" }",
+            "2:23: \"100\" is not a rate: no `/` before the unit",
+            "100/s",
+        ),
+        (
+            "[[route]]\nrate_limit = { rate = \"100/s\", by = \"user\" }",
+            "2:37: \"user\" is not a possible value of `by`",
             "",
         ),
         (

@@ -1,4 +1,4 @@
-//! Quantities with a unit: durations, sizes, percentages.
+//! Quantities with a unit: durations, sizes, percentages, rates.
 //!
 //! Bare numbers are refused, so that nobody has to know whether a timeout of `30` meant seconds or milliseconds.
 
@@ -20,6 +20,22 @@ pub struct Size(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Percent(pub f64);
 
+/// How often, on average: `"100/s"`, `"30/m"`, `"1000/h"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// How many; from 1 to a million.
+    count: u32,
+    /// In which time.
+    per: Per,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Per {
+    Second,
+    Minute,
+    Hour,
+}
+
 text_type!(
     Dur,
     "duration",
@@ -38,6 +54,8 @@ text_type!(
     r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?)%$",
     ["20%", "100%"]
 );
+
+text_type!(Rate, "rate", r"^[0-9]+/[smh]$", ["100/s", "30/m"]);
 
 /// Nothing here is meant to last longer, and clocks cannot count any duration that can be written.
 const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
@@ -212,6 +230,69 @@ impl fmt::Display for Percent {
     }
 }
 
+// === impl Rate ===
+
+impl Rate {
+    /// The largest number of a rate: finer steps than a microsecond are not counted.
+    const MOST: u32 = 1_000_000;
+
+    /// The time from one to the next at this rate; from a microsecond to an hour.
+    pub fn period(self) -> Duration {
+        self.per.length() / self.count
+    }
+
+    /// How many come in a second, in whole numbers.
+    pub fn per_second(self) -> u32 {
+        let seconds = self.per.length().as_secs();
+        u32::try_from(u64::from(self.count) / seconds).unwrap_or(u32::MAX)
+    }
+}
+
+impl Per {
+    const fn length(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3600,
+        })
+    }
+}
+
+impl FromStr for Rate {
+    type Err = BadText;
+
+    fn from_str(text: &str) -> Result<Self, BadText> {
+        let bad = |why: &str| BadText(format!("{text:?} is not a rate: {why}"));
+        let (number, unit) = text
+            .split_once('/')
+            .ok_or_else(|| bad("no `/` before the unit"))?;
+        let per = match unit {
+            "s" => Per::Second,
+            "m" => Per::Minute,
+            "h" => Per::Hour,
+            _ => return Err(bad("the units are s, m, h")),
+        };
+        if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(bad("a whole number comes before the `/`"));
+        }
+        match number.parse() {
+            Ok(count) if (1..=Self::MOST).contains(&count) => Ok(Self { count, per }),
+            _ => Err(bad("the number is from 1 to 1000000")),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per {
+            Per::Second => "s",
+            Per::Minute => "m",
+            Per::Hour => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +374,39 @@ mod tests {
         }
         for text in ["", "%", "20", "101%", "-1%", "nan%", "inf%", "1e1%", "20 %"] {
             assert!(text.parse::<Percent>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        for (text, micros, a_second) in [
+            ("100/s", 10_000, 100),
+            ("1/s", 1_000_000, 1),
+            ("1000000/s", 1, 1_000_000),
+            ("30/m", 2_000_000, 0),
+            ("120/m", 500_000, 2),
+            ("1/h", 3_600_000_000, 0),
+        ] {
+            let rate: Rate = text.parse().unwrap();
+            assert_eq!(rate.period(), Duration::from_micros(micros), "{text}");
+            assert_eq!(rate.per_second(), a_second, "{text}");
+            assert_eq!(rate.to_string(), text);
+        }
+        for text in [
+            "",
+            "100",
+            "/s",
+            "0/s",
+            "1000001/s",
+            "1/d",
+            "1.5/s",
+            "-1/s",
+            "1/ s",
+            "1 /s",
+            "+1/s",
+            "100/s ",
+        ] {
+            assert!(text.parse::<Rate>().is_err(), "{text:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Every reason why a request can be turned away, with the status and the sentence for the client.
 
 use super::Challenge;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 /// The reason for a refusal. Its name is the same in the body, the log, the metric and the docs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,13 +76,26 @@ pub enum Reason {
     Draining,
     /// The gateway failed inside; the log has the particulars.
     Internal,
+    /// The caller has asked more often than the route's `rate_limit` allows.
+    RateLimited(Box<Excess>),
+}
+
+/// What a caller who asks too often is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excess {
+    /// Seconds until the next request may pass: `Retry-After`.
+    pub wait: u32,
+    /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
+    pub limit: HeaderValue,
+    /// `RateLimit-Policy`.
+    pub policy: HeaderValue,
 }
 
 // === impl Reason ===
 
 impl Reason {
     /// The number of reasons, for tables indexed by [`Reason::index`].
-    pub const COUNT: usize = 35;
+    pub const COUNT: usize = 36;
 
     /// The name under which logs, metrics and bodies show this reason.
     pub fn as_str(&self) -> &'static str {
@@ -303,6 +316,12 @@ impl Reason {
                 S::UNAUTHORIZED,
                 "The token is not active.",
             ),
+            Self::RateLimited(_) => (
+                35,
+                "rate_limited",
+                S::TOO_MANY_REQUESTS,
+                "Too many requests; see Retry-After.",
+            ),
         }
     }
 
@@ -317,6 +336,9 @@ impl Reason {
 
     /// Seconds after which another try makes sense, for what passes by itself.
     pub(super) fn retry_after(&self) -> Option<u32> {
+        if let Self::RateLimited(excess) = self {
+            return Some(excess.wait);
+        }
         (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(match self {
             Self::KeysUnavailable => 5,
             _ => 1,

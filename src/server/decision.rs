@@ -3,7 +3,8 @@
 
 use crate::authn::Need;
 use crate::authn::opaque::{self, Finding, Question};
-use crate::gateway::{self, Admission, Decision};
+use crate::gateway::{self, Admission, Decision, Found};
+use crate::limit::{Allowance, Ask};
 use crate::rejection::{Reason, Rejection};
 use crate::request::RequestView;
 use crate::snapshot::{Mount, Route, Snapshot};
@@ -21,24 +22,56 @@ pub enum Verdict {
     Metadata,
     /// It may go no further and asks what may be asked here; the value is the `Allow` header.
     Options(Box<str>),
+    /// A browser asks whether a page may use this route; it may.
+    Preflight(Arc<Route>),
     /// It is refused, by this route if one was found.
     Refused(Option<Arc<Route>>, Rejection),
 }
 
-/// Decides. In between fetches keys or asks an issuer, once, if that is what the decision needs.
+/// Whether a request takes from what its caller may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// It does.
+    On,
+    /// It does not, because it is a question about a request.
+    Off,
+}
+
+/// Decides. In between fetches keys or asks an issuer, once, if that is what the decision needs, and
+/// has the request counted.
 pub async fn decide(
     snapshot: &Snapshot,
     view: &RequestView<'_>,
+    counting: Counting,
     steps: &mut impl Steps,
 ) -> Verdict {
-    let (mut refreshed, mut finding) = (None, None);
+    let (mut refreshed, mut finding, mut allowance) = (None, None, None);
     loop {
         let now = snapshot.clock.now();
-        match gateway::admit_with(snapshot, view, finding.as_ref(), now, steps) {
+        let found = Found {
+            finding: finding.as_ref(),
+            allowance: allowance.as_ref(),
+        };
+        match gateway::admit_with(snapshot, view, found, now, steps) {
             Decision::Admitted(admission) => return Verdict::Proxy(admission),
             Decision::OAuth(mount) => return Verdict::Token(mount),
             Decision::Metadata => return Verdict::Metadata,
             Decision::Options(allow) => return Verdict::Options(allow),
+            Decision::Preflight(route) => return Verdict::Preflight(route),
+            Decision::CountAddress(route, ask) => {
+                match count(snapshot, ask, counting, steps).await {
+                    Ok(left) => allowance = Some(left),
+                    Err(rejection) => return Verdict::Refused(Some(route), rejection),
+                }
+            }
+            Decision::CountCaller(uncounted, ask) => {
+                return match count(snapshot, ask, counting, steps).await {
+                    Ok(left) => Verdict::Proxy(uncounted.counted(left)),
+                    Err(rejection) => {
+                        Verdict::Refused(Some(Arc::clone(uncounted.route())), rejection)
+                    }
+                };
+            }
             Decision::Needs(route, Need::Keys(unverified)) => {
                 if refreshed.is_none() {
                     let keys = &unverified.issuer.keys;
@@ -65,6 +98,31 @@ pub async fn decide(
             Decision::Refused(route, rejection) => return Verdict::Refused(route, rejection),
         }
     }
+}
+
+/// Has a request counted: by the store that gateways share, or by this process if there is none or
+/// it is away.
+async fn count(
+    snapshot: &Snapshot,
+    ask: Ask,
+    counting: Counting,
+    steps: &mut impl Steps,
+) -> Result<Allowance, Rejection> {
+    steps.checking("limit", || ask.describe());
+    let allowance = match (counting, &snapshot.shared) {
+        (Counting::Off, _) => ask.untouched(),
+        (Counting::On, None) => {
+            let taken = ask.take();
+            ask.settle(taken)?
+        }
+        (Counting::On, Some(redis)) => {
+            let shared = redis.take(ask.shared()).await;
+            let taken = shared.unwrap_or_else(|_| ask.take());
+            ask.settle(taken)?
+        }
+    };
+    steps.passed("limit", || allowance.describe());
+    Ok(allowance)
 }
 
 /// Has an issuer asked about a token, and its answer judged. A decision that is given what came of

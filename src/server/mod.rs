@@ -20,11 +20,12 @@ mod sniff;
 mod stalled;
 mod stream;
 mod tls;
+mod traffic;
 mod transport;
 mod unparsed;
 
 pub use bind::{Acceptor, Address, Bound, SocketFile, bind};
-pub use decision::{Verdict, decide};
+pub use decision::{Counting, Verdict, decide};
 pub use door::Door;
 pub use drain::{Drain, Stage};
 pub use id::request_id;

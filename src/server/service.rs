@@ -1,14 +1,16 @@
 //! The way of one request: view, decision, action, and exactly one record whatever happens.
 
 use super::client::Client;
-use super::decision::{Verdict, decide};
+use super::decision::{Counting, Verdict, decide};
 use super::id::{new_request_id, request_id};
+use super::traffic::Additions;
 use super::{Shared, Stage, http2, metadata, oauth};
+use crate::cors;
 use crate::headers::X_REQUEST_ID;
 use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Route, Snapshot};
 use crate::steps::Untold;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::Received;
@@ -31,7 +33,8 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Response<Tracked> {
     let persistent = request.version() <= Version::HTTP_11;
-    let answer = AssertUnwindSafe(answer(&shared, &client, request))
+    let mut additions = Additions::default();
+    let answer = AssertUnwindSafe(answer(&shared, &client, request, &mut additions))
         .catch_unwind()
         .await;
     let mut response = answer.unwrap_or_else(|_| {
@@ -48,6 +51,7 @@ pub(super) async fn handle(
     if persistent && shared.drain.stage() != Stage::Serving {
         send_away(&mut response);
     }
+    additions.put(response.headers_mut());
     response.map(|body| Tracked { body, client })
 }
 
@@ -64,6 +68,7 @@ async fn answer(
     shared: &Shared,
     client: &Arc<Client>,
     request: Request<Incoming>,
+    additions: &mut Additions,
 ) -> Response<ResponseBody> {
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
@@ -94,7 +99,7 @@ async fn answer(
     if is_overloaded(&snapshot, &exchange) {
         return refuse(Reason::Overloaded.into(), None, exchange);
     }
-    match verdict(&snapshot, &head, peer, &mut exchange).await {
+    match verdict(&snapshot, &head, peer, &mut exchange, additions).await {
         Ok((Verdict::Proxy(admission), path)) => {
             let errand = Errand {
                 admission,
@@ -116,6 +121,7 @@ async fn answer(
             oauth::token(&mount, &snapshot, head, body, exchange).await
         }
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
+        Ok((Verdict::Preflight(route), _)) => preflight(&route, &head, exchange),
         Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, &head, peer, exchange),
         Ok((Verdict::Refused(_, rejection), _)) | Err(rejection) => {
             refuse(rejection, metadata::url(&head, peer), exchange)
@@ -136,12 +142,14 @@ async fn verdict(
     head: &Parts,
     peer: Peer,
     exchange: &mut Exchange,
+    additions: &mut Additions,
 ) -> Result<(Verdict, Option<String>), Rejection> {
     let view = RequestView::new(head, peer, &snapshot.trusted)?;
     if let Some(client) = view.client {
         exchange.client(client);
     }
-    let verdict = decide(snapshot, &view, &mut Untold).await;
+    let verdict = decide(snapshot, &view, Counting::On, &mut Untold).await;
+    *additions = Additions::of(&verdict, &head.headers);
     match &verdict {
         Verdict::Proxy(admission) => {
             exchange.routed(&admission.route.metrics);
@@ -150,7 +158,9 @@ async fn verdict(
             }
         }
         Verdict::Token(mount) => exchange.routed(&mount.metrics),
-        Verdict::Refused(Some(route), _) => exchange.routed(&route.metrics),
+        Verdict::Refused(Some(route), _) | Verdict::Preflight(route) => {
+            exchange.routed(&route.metrics);
+        }
         Verdict::Metadata | Verdict::Options(_) | Verdict::Refused(None, _) => {}
     }
     Ok((verdict, view.canonical()))
@@ -163,6 +173,19 @@ fn options(allow: &str, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
     // Methods are tokens, and they come from the table or are our own words.
     if let Ok(allow) = HeaderValue::from_str(allow) {
         response.headers_mut().insert(ALLOW, allow);
+    }
+    exchange.status(response.status());
+    let id = exchange.request_id().clone();
+    own(response, id.to_str().unwrap_or_default(), Some(exchange))
+}
+
+/// Answers a browser that asks whether a page may use a route.
+fn preflight(route: &Route, head: &Parts, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    // It is a preflight because it has an origin, and of this route because that has `cors`.
+    if let (Some(policy), Some(origin)) = (&route.cors, cors::origin(&head.headers)) {
+        policy.answer(origin, response.headers_mut());
     }
     exchange.status(response.status());
     let id = exchange.request_id().clone();

@@ -1,12 +1,13 @@
 //! From the file to its meaning, or to every mistake in it.
 
-use super::{Limits, Snapshot, issuers, routes, telemetry, tls, upstreams};
+use super::{Limits, Snapshot, issuers, routes, telemetry, tls, traffic, upstreams};
 use crate::at;
 use crate::authn::Issuers;
 use crate::authn::known::{Bounds, KnownTokens};
 use crate::config::{self, ConfigErrors, KeyPath, LogFormat, Mistake, Parsed};
 use crate::headers::IdentityGuard;
 use crate::identity::Clock;
+use crate::limit::RateLimits;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
 use crate::store::SharedStore;
@@ -22,6 +23,8 @@ pub struct Env {
     pub metrics: Arc<Metrics>,
     /// What gateways remember together.
     pub store: Arc<SharedStore>,
+    /// How often callers have asked.
+    pub limits: Arc<RateLimits>,
     /// What tells the time.
     pub clock: Clock,
     /// The snapshot before, if there is one.
@@ -58,6 +61,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let tls = tls::build(&config.server, env, &mut certificates, mistakes);
     let providers = issuers::build(&config, env, mistakes);
     let upstreams = upstreams::build(&config, env, mistakes);
+    let shared = traffic::store(&config, env, mistakes);
     let mut table = RouteTable::default();
     routes::mount(&config, env, &providers, &mut table, mistakes);
     routes::build(&config, env, &providers, &upstreams, &mut table, mistakes);
@@ -88,6 +92,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         access_policy: access_policy(&config.log),
         telemetry,
         outside: Arc::new(env.metrics.route(&"-".into())),
+        shared,
         config,
     })
 }

@@ -13,6 +13,7 @@ mod routes;
 mod rules;
 mod telemetry;
 mod tls;
+mod traffic;
 mod transport;
 mod upstreams;
 
@@ -24,13 +25,16 @@ use crate::authn::Issuers;
 use crate::authn::known::KnownTokens;
 use crate::authz::AccessRules;
 use crate::config::{self, Config};
+use crate::cors;
 use crate::headers::{HeaderRules, IdentityGuard};
 use crate::identity::Clock;
 use crate::keys::fetch;
+use crate::limit;
 use crate::oauth::Surface;
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
+use crate::store::Redis;
 use crate::telemetry::access_log::AccessPolicy;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::otlp;
@@ -75,6 +79,8 @@ pub struct Snapshot {
     pub telemetry: Option<otlp::Settings>,
     /// Metrics of requests that no route took.
     pub outside: Arc<RouteMetrics>,
+    /// What gateways share, if there is a `[store]`.
+    pub shared: Option<Arc<Redis>>,
 }
 
 /// Limits and deadlines: `[server]`.
@@ -143,6 +149,10 @@ pub struct Route {
     pub response_headers: HeaderRules,
     /// What else may be spoken on a connection that began with a request to it.
     pub tunnel: TunnelRules,
+    /// How often each caller may ask.
+    pub limit: Option<Arc<limit::Rule>>,
+    /// Which pages of other origins may use it.
+    pub cors: Option<cors::Policy>,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
 }

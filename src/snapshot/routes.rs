@@ -1,7 +1,7 @@
 //! `[[route]]` and `[oauth.*]`: references followed, the table filled.
 
 use super::compile::{Env, dangling};
-use super::{METADATA_PATH, Mount, Provider, Route, Target, opaque, rules};
+use super::{METADATA_PATH, Mount, Provider, Route, Target, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::oauth::{Grant, Surface};
@@ -171,6 +171,8 @@ fn one(
         mistakes,
     );
     rules::strip_prefix(route, at, mistakes);
+    let cors = traffic::cors(route, at, mistakes);
+    let limit = traffic::limit(route, &name, env, at, mistakes);
     let upstream = upstream(config, upstreams, route, at, mistakes);
     let Some(path) = &route.path else {
         mistakes.push(Mistake::missing(at.key("path")).hint("write path = \"/grants/*\""));
@@ -200,6 +202,8 @@ fn one(
         request_headers,
         response_headers,
         tunnel: rules::tunnel(route, at, mistakes),
+        limit,
+        cors,
     }));
     insert(
         table,

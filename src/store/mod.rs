@@ -1,9 +1,14 @@
-//! What gateways have to remember beyond a request: today the revoked tokens, in the memory of this
-//! process. Who asks is not to see where it is kept.
+//! What gateways have to remember beyond a request: the revoked tokens, today in the memory of this
+//! process, and how often callers have asked, in Redis if there is one. Who asks is not to see where
+//! it is kept.
 
 mod denylist;
+mod rate;
+mod redis;
 
+pub use self::redis::{Away, Redis, Settings};
 pub use denylist::{Denylist, Full, Revocation};
+pub use rate::{RateKey, Taken};
 
 use crate::identity::UnixSeconds;
 

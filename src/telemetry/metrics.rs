@@ -85,6 +85,12 @@ metrics! {
     trace_spans_exported_total: IntCounter [],
     /// Spans that were dropped, because the queue was full or the collector did not take them.
     trace_spans_dropped_total: IntCounter [],
+    /// Requests refused because their caller has asked too often, by route.
+    rate_limited_total: IntCounterVec ["route"],
+    /// Questions to the shared store, by operation and result: ok, error, timeout, or away (not asked, because it did not answer a moment ago).
+    store_requests_total: IntCounterVec ["operation", "result"],
+    /// Whether the shared store answers (1) or not (0); absent without [store].
+    store_up: IntGaugeVec [],
     /// Whether the last reload of the configuration succeeded (1) or failed (0).
     config_last_reload_successful: IntGauge [],
     /// Unix time of the last successful reload of the configuration.
@@ -168,6 +174,19 @@ pub struct TokenCacheMetrics {
     pub miss: IntCounter,
 }
 
+/// The metrics of one operation of the shared store.
+#[derive(Debug, Clone)]
+pub struct StoreMetrics {
+    /// Answered.
+    pub ok: IntCounter,
+    /// Failed.
+    pub error: IntCounter,
+    /// Not answered in time.
+    pub timeout: IntCounter,
+    /// Not asked.
+    pub away: IntCounter,
+}
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -227,6 +246,20 @@ impl Metrics {
             hit: of("hit"),
             refused: of("refused"),
             miss: of("miss"),
+        }
+    }
+
+    /// The metrics of an operation of the shared store.
+    pub fn store(&self, operation: &str) -> StoreMetrics {
+        let of = |result: &str| {
+            self.store_requests_total
+                .with_label_values(&[operation, result])
+        };
+        StoreMetrics {
+            ok: of("ok"),
+            error: of("error"),
+            timeout: of("timeout"),
+            away: of("away"),
         }
     }
 }

@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 8] = [
     &["gateway"],
     &["snapshot"],
     &[
-        "authn", "authz", "headers", "limit", "oauth", "route", "upstream",
+        "authn", "authz", "cors", "headers", "limit", "oauth", "route", "upstream",
     ],
     &[
         "identity",
@@ -103,6 +103,11 @@ const WITHIN: [(&str, &str, &str); 22] = [
         "tokens and subjects are revoked as identities name them",
     ),
     (
+        "store",
+        "telemetry",
+        "counts what it asks of Redis, and whether there are answers",
+    ),
+    (
         "strict_json",
         "identity",
         "reads objects as the members that claims are made of",
@@ -133,12 +138,14 @@ const SPEAKS_HTTP: [&str; 9] = [
 ];
 
 /// Where requests are decided about: values in, values out.
-const DECIDES: [&str; 9] = [
+const DECIDES: [&str; 11] = [
     "authn/",
     "authz",
+    "cors",
     "gateway",
     "headers",
     "identity",
+    "limit",
     "rejection",
     "request",
     "route",

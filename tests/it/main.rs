@@ -25,4 +25,5 @@ mod rim;
 mod smoke;
 mod tls;
 mod tracing;
+mod traffic;
 mod tunnels;

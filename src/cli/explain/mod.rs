@@ -13,13 +13,13 @@ use crate::app;
 use crate::authn::token::UnverifiedToken;
 use crate::authn::{Issuer, Need, credential};
 use crate::config;
-use crate::gateway::{self, Admission, Decision};
+use crate::gateway::{self, Admission, Decision, Found};
 use crate::keys::fetch::{self, FetchError};
 use crate::proxy::Passage;
 use crate::rejection::{Reason, Rejection};
 use crate::request::{Peer, RequestView};
-use crate::server::{self, Verdict};
-use crate::snapshot::{Mount, Provider, Snapshot, compile};
+use crate::server::{self, Counting, Verdict};
+use crate::snapshot::{Mount, Provider, Route, Snapshot, compile};
 use crate::steps::{Steps as _, Told, Untold};
 use crate::telemetry::trace::Trace;
 use certificate::Shown;
@@ -39,6 +39,8 @@ enum Answer {
     Metadata(serde_json::Value),
     /// It may go no further and is told these methods.
     Options(Box<str>),
+    /// The page of a browser may use this route.
+    Preflight(Arc<Route>),
     /// It is refused.
     Refused(Rejection),
 }
@@ -142,7 +144,19 @@ impl Case<'_> {
     /// only if the decision turns out to need them.
     async fn provide_keys(&self, view: &RequestView<'_>) -> Option<KeysMissing> {
         let now = self.snapshot.clock.now();
-        let provider = match gateway::admit(self.snapshot, view, now, &mut Untold) {
+        let decision = match gateway::admit(self.snapshot, view, now, &mut Untold) {
+            // What comes behind the count.
+            Decision::CountAddress(_, ask) => {
+                let allowance = ask.untouched();
+                let found = Found {
+                    allowance: Some(&allowance),
+                    ..Found::default()
+                };
+                gateway::admit_with(self.snapshot, view, found, now, &mut Untold)
+            }
+            decision => decision,
+        };
+        let provider = match decision {
             Decision::Refused(_, rejection) if rejection.reason == Reason::KeysUnavailable => {
                 let token = UnverifiedToken::parse(credential::bearer(view).ok()??).ok()?;
                 self.provider(|issuer| *issuer.rules.issuer == *token.issuer())?
@@ -170,7 +184,7 @@ impl Case<'_> {
     }
 
     async fn answer(&self, view: RequestView<'_>, steps: &mut Told) -> Answer {
-        match server::decide(self.snapshot, &view, steps).await {
+        match server::decide(self.snapshot, &view, Counting::Off, steps).await {
             Verdict::Refused(_, rejection) => Answer::Refused(rejection),
             Verdict::Token(mount) => Answer::Token(mount),
             Verdict::Metadata => {
@@ -180,6 +194,7 @@ impl Case<'_> {
                 }
             }
             Verdict::Options(allow) => Answer::Options(allow),
+            Verdict::Preflight(route) => Answer::Preflight(route),
             Verdict::Proxy(admission) => {
                 steps.checking("passage", || {
                     "headers and target as the upstream gets them".to_owned()

@@ -33,7 +33,11 @@ impl Report<'_> {
     pub(super) fn code(&self) -> u8 {
         match self.answer {
             Answer::Refused(_) => REFUSED,
-            Answer::Admitted(..) | Answer::Token(_) | Answer::Metadata(_) | Answer::Options(_) => 0,
+            Answer::Admitted(..)
+            | Answer::Token(_)
+            | Answer::Metadata(_)
+            | Answer::Options(_)
+            | Answer::Preflight(_) => 0,
         }
     }
 
@@ -58,6 +62,16 @@ impl Report<'_> {
                     &mut text,
                     &format!(
                         "{GOOD}answered{GOOD:#} by the gateway itself, which is the last stop: 204 with Allow: {allow}"
+                    ),
+                );
+            }
+            Answer::Preflight(route) => {
+                put(&mut text, "");
+                put(
+                    &mut text,
+                    &format!(
+                        "{GOOD}answered{GOOD:#} by the gateway itself: 204, pages of this origin may use {} (cors)",
+                        route.name
                     ),
                 );
             }

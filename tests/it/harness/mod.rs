@@ -9,6 +9,7 @@ mod log;
 pub mod program;
 mod raw;
 mod raw_upstream;
+mod redis;
 mod scripted;
 pub mod tls_upstream;
 
@@ -16,6 +17,7 @@ pub use client::{Reply, Request, request};
 pub use log::LogSink;
 pub use raw::Raw;
 pub use raw_upstream::RawUpstream;
+pub use redis::RedisServer;
 pub use scripted::Scripted;
 
 use bonterra_gateway::app::App;

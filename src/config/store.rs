@@ -1,0 +1,50 @@
+//! `[store]`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::secret::{Secret, SecretSource};
+use super::units::Dur;
+
+/// What several gateways share, in Redis: the counts of `rate_limit`. Without this table, or while Redis is away or
+/// slow, each gateway counts for itself.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Where Redis is: `"redis://HOST:PORT/DATABASE"`, or `"rediss://…"` for TLS. It may hold a user and a password
+    /// (`redis://USER:PASSWORD@HOST`), so it is never shown.
+    pub url: Option<Secret>,
+    /// A file with that URL, relative to the gateway's working directory; a newline at its end is no part of it.
+    pub url_file: Option<PathBuf>,
+    /// The environment variable with that URL.
+    pub url_env: Option<String>,
+    /// How long a request waits for Redis at most. Then it goes by what this gateway has counted itself, and so do
+    /// all others until Redis answers again, which is tried once a second.
+    pub timeout: Dur,
+}
+
+impl Store {
+    /// Where the URL is.
+    pub fn url(&self) -> SecretSource<'_> {
+        SecretSource {
+            key: "url",
+            inline: self.url.as_ref(),
+            file: self.url_file.as_deref(),
+            env: self.url_env.as_deref(),
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            url_env: None,
+            timeout: Dur(Duration::from_millis(50)),
+        }
+    }
+}
