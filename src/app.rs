@@ -98,6 +98,7 @@ pub fn environment() -> Result<Env, StartError> {
         metrics: Arc::new(metrics),
         store: Arc::new(SharedStore::in_memory()),
         clock: Clock::system(),
+        resolver: upstream::Resolver::system(),
         previous: None,
     })
 }
@@ -114,7 +115,18 @@ impl App {
         path: PathBuf,
         access_log: impl Write + Send + 'static,
     ) -> Result<Self, StartError> {
-        let env = environment()?;
+        Self::start_in(environment()?, path, access_log).await
+    }
+
+    /// Starts a gateway in an environment of one's own, for simulations.
+    ///
+    /// # Errors
+    /// See [`App::start`].
+    pub async fn start_in(
+        env: Env,
+        path: PathBuf,
+        access_log: impl Write + Send + 'static,
+    ) -> Result<Self, StartError> {
         let snapshot = compile(config::load(&path)?, &env)?;
         let bound = bind_all(&snapshot.limits.listen)?;
         let admin = bind(snapshot.config.admin.listen.0)?;
@@ -128,9 +140,9 @@ impl App {
             snapshot: ArcSwap::from_pointee(snapshot),
             drain: Drain::new(count),
         });
-        let workers = Workers::start(count, &bound, &shared)?;
         let (store, clock) = (Arc::clone(&env.store), env.clock.clone());
-        let reloader = Reloader::start(path, Arc::clone(&shared), env);
+        let reloader = Reloader::start(path, Arc::clone(&shared), env).await;
+        let workers = Workers::start(count, &bound, &shared)?;
         let admin_address = admin.address;
         let tasks = vec![
             tokio::spawn(forget_expired(store, clock)),

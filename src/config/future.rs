@@ -33,20 +33,14 @@ const FUTURE: &[(&[&str], &[&str])] = &[
     (
         &["upstream", "*"],
         &[
-            "balance",
-            "hash_on",
             "protocol",
             "max_connections",
             "max_pending",
-            "health",
             "retry",
-            "eject",
             "tls",
             "token",
         ],
     ),
-    // A server written as a table instead of a URL.
-    (&["upstream", "*", "servers", "*"], &["url", "weight"]),
     (&["route", "*"], &["rate_limit", "cors", "internal_jwt"]),
 ];
 
@@ -79,7 +73,7 @@ mod tests {
     fn looks_up_by_table() {
         assert!(keys_of(&at![]).contains(&"store"));
         assert!(keys_of(&at!["route", 4]).contains(&"cors"));
-        assert!(keys_of(&at!["upstream", "grants"]).contains(&"balance"));
+        assert!(keys_of(&at!["upstream", "grants"]).contains(&"retry"));
         assert!(keys_of(&at!["log"]).is_empty());
     }
 

@@ -66,7 +66,7 @@ pub use suggest::suggest;
 pub use text::BadText;
 pub use token_cache::TokenCache;
 pub use units::{Dur, Percent, Size};
-pub use upstream::Upstream;
+pub use upstream::{Balance, Eject, HashOn, Health, Statuses, Upstream, UpstreamServer};
 
 /// The commented default file, which `config default` prints.
 pub const DEFAULT: &str = include_str!("../../gateway.toml");

@@ -16,7 +16,8 @@ use crate::request::Peer;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::{
-    self, Connection, Received, SendError, Upload, UploadFault, UploadLimits, UploadState,
+    self, Connection, NoServer, Received, Report, SendError, Server, Upload, UploadFault,
+    UploadLimits, UploadState,
 };
 use body::Carried;
 use bytes::Bytes;
@@ -62,6 +63,18 @@ pub struct Errand<'a> {
     pub client: Arc<dyn Client>,
 }
 
+// === impl Errand ===
+
+impl Errand<'_> {
+    /// What keeps it with a server of its upstream, if anything.
+    fn hash_key(&self) -> Option<u64> {
+        let (headers, trusted) = (&self.head.headers, &self.snapshot.trusted);
+        let identity = self.admission.identity.as_deref();
+        let upstream = &self.admission.route.upstream;
+        upstream.key(headers, identity, || trusted.client(self.peer, headers))
+    }
+}
+
 /// Carries out an errand.
 ///
 /// # Errors
@@ -102,6 +115,7 @@ async fn dispatch(
 ) -> Result<Outcome, Rejection> {
     let upstream = &route.upstream;
     let patience = errand.snapshot.limits.body_timeout;
+    let key = errand.hash_key();
     let has_body = !errand.body.is_end_stream();
     let upgrade = upgrade::asked(&mut errand.head, has_body, &route.tunnel);
     let client = Reader::of(&errand, route);
@@ -111,12 +125,14 @@ async fn dispatch(
     }
     let interim = Interim::of(&mut request, Arc::clone(&client.end));
     let held = hold_back(request.body_mut(), route, patience).await?;
+    let server = upstream.choose(key, &[]).map_err(unhealthy)?;
     let now = exchange.sent(
         &upstream.name,
         upload.as_ref().map(|state| Arc::clone(&state.bytes)),
     );
     let deadline = held.or(route.timeout.map(|timeout| now + timeout));
-    let response = in_time(request, route, now, deadline, upload.as_deref(), exchange);
+    let sending = upstream::send(upstream, &server, request, now, exchange);
+    let response = in_time(sending, route, &server, now, deadline, upload.as_deref());
     let dispatched = interim.unless_flooded(response).await?;
     upstream
         .duration
@@ -218,20 +234,20 @@ fn outgoing(
     Ok((request, state))
 }
 
-/// Sends a request and waits for the head of its response, as long as the deadlines allow.
+/// Waits for the head of a response, as long as the deadlines allow.
 ///
 /// `response_timeout` counts from what the upstream last took of the request. While the next byte
 /// is the client's to send, the upstream is not to blame: `body_timeout` watches the client.
 async fn in_time(
-    request: Request<Upload>,
+    sending: impl Future<Output = Result<upstream::Dispatched, SendError>>,
     route: &Route,
+    server: &Server,
     sent: Instant,
     deadline: Option<Instant>,
     upload: Option<&UploadState>,
-    exchange: &mut Exchange,
 ) -> Result<upstream::Dispatched, Rejection> {
     let upstream = &route.upstream;
-    let mut sending = pin!(upstream::send(upstream, request, sent, exchange));
+    let mut sending = pin!(sending);
     let mut now = sent;
     loop {
         let since = match upload {
@@ -242,6 +258,9 @@ async fn in_time(
         let silent = since + upstream.response_timeout;
         let due = deadline.map_or(silent, |deadline| deadline.min(silent));
         if due <= now {
+            if !upload.is_some_and(UploadState::waits_for_client) {
+                server.report(Report::TimedOut);
+            }
             let note = "no response head in time";
             return Err(Rejection::noted(Reason::UpstreamTimeout, note));
         }
@@ -250,6 +269,10 @@ async fn in_time(
         }
         now = Instant::now();
     }
+}
+
+fn unhealthy(_: NoServer) -> Rejection {
+    Rejection::noted(Reason::UpstreamUnhealthy, "no server is known to be well")
 }
 
 fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {

@@ -68,6 +68,8 @@ pub enum Reason {
     UpstreamProtocol,
     /// The upstream's answer did not come in time.
     UpstreamTimeout,
+    /// No server of the upstream is known to be well.
+    UpstreamUnhealthy,
     /// There are no keys to check the token with: that is not the token's fault.
     KeysUnavailable,
     /// More connections than `max_connections`.
@@ -82,7 +84,7 @@ pub enum Reason {
 
 impl Reason {
     /// The number of reasons, for tables indexed by [`Reason::index`].
-    pub const COUNT: usize = 35;
+    pub const COUNT: usize = 36;
 
     /// The name under which logs, metrics and bodies show this reason.
     pub fn as_str(&self) -> &'static str {
@@ -302,6 +304,12 @@ impl Reason {
                 "inactive_token",
                 S::UNAUTHORIZED,
                 "The token is not active.",
+            ),
+            Self::UpstreamUnhealthy => (
+                35,
+                "upstream_unhealthy",
+                S::SERVICE_UNAVAILABLE,
+                "The service behind the gateway is not available at the moment; try again soon.",
             ),
         }
     }

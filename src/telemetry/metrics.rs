@@ -51,6 +51,8 @@ metrics! {
     request_duration_seconds: HistogramVec ["route"],
     /// Seconds from sending a request upstream to the head of the response.
     upstream_request_duration_seconds: HistogramVec ["upstream"],
+    /// Whether a server gets requests (1), or is out because of failed health checks or failed requests (0).
+    upstream_server_healthy: IntGaugeVec ["upstream", "server"],
     /// Requests being worked on.
     requests_in_flight: IntGauge [],
     /// Open connections from clients.

@@ -1,18 +1,43 @@
 //! The APIs behind the gateway: their servers, which one to ask, and the connections to it.
+//!
+//! An [`Upstream`] belongs to a snapshot. What is known of a [`Server`] outlives it, and so does the [`Group`] that
+//! the servers of one upstream form. [`Upkeep`] does in the background what neither a request nor a reload does:
+//! it resolves names, asks servers whether they are well, and lets those in again that were out for a while.
+//! Requests read the outcome: one `ArcSwap` with the servers of the moment, and an atomic in each.
 
+mod balance;
+mod eject;
 mod form_scan;
+mod health;
 mod pool;
 mod received;
+mod resolve;
+mod ring;
+mod server;
+mod servers;
+mod set;
+mod upkeep;
 mod upload;
 
+pub use balance::Balance;
+pub use eject::{EjectRules, Group};
 pub use form_scan::{FormScan, is_form};
+pub use health::HealthRules;
 pub use pool::{Connection, Dispatched, SendError, send, sweep_idle};
 pub use received::Received;
+pub use resolve::{Origin, Resolve, Resolver, Resolving};
+pub use ring::HashOn;
+pub use server::{InFlight, Report, Server};
+pub use servers::Servers;
+pub use upkeep::Upkeep;
 pub use upload::{Upload, UploadFault, UploadLimits, UploadState};
 
+use crate::identity::Identity;
+use balance::Choice;
+use http::HeaderMap;
 use prometheus::Histogram;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// An upstream: `[upstream.*]`.
@@ -20,77 +45,65 @@ use std::time::Duration;
 pub struct Upstream {
     /// The configured name.
     pub name: Arc<str>,
-    /// Its servers, at least one.
-    pub servers: Vec<Arc<Server>>,
+    /// Its servers as they come and go.
+    pub servers: Servers,
+    /// How requests are shared among them.
+    pub balance: Balance,
     /// How long a TCP connection may take.
     pub connect_timeout: Duration,
     /// How long the head of a response may take.
     pub response_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// How often names are resolved anew.
+    pub dns_refresh: Duration,
+    /// How long the share of a server grows that has come back.
+    pub slow_start: Duration,
+    /// How servers are asked whether they are well; `None`: they are not.
+    pub health: Option<HealthRules>,
+    /// When a server is taken out for its failures; `None`: never.
+    pub eject: Option<EjectRules>,
+    /// What tells the addresses of names.
+    pub resolver: Resolver,
     /// Seconds to the head of the response.
     pub duration: Histogram,
 }
 
-/// One server of an upstream.
-#[derive(Debug)]
-pub struct Server {
-    /// Tells the connection pools of different servers apart.
-    id: u64,
-    /// Host and port to connect to.
-    pub address: Box<str>,
-    in_flight: AtomicUsize,
-}
-
-/// A request at a server; counted until it is dropped.
-#[derive(Debug)]
-pub struct InFlight(Arc<Server>);
-
-// === impl Server ===
-
-impl Server {
-    /// A server at `host:port`.
-    pub fn new(address: impl Into<Box<str>>) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self {
-            id: NEXT.fetch_add(1, Relaxed),
-            address: address.into(),
-            in_flight: AtomicUsize::new(0),
-        }
-    }
-}
-
-// === impl InFlight ===
-
-impl InFlight {
-    fn at(server: &Arc<Server>) -> Self {
-        server.in_flight.fetch_add(1, Relaxed);
-        Self(Arc::clone(server))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Relaxed);
-    }
-}
+/// No server is known to be well: requests get 503 `upstream_unhealthy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoServer;
 
 // === impl Upstream ===
 
 impl Upstream {
-    /// Chooses a server: the one with fewer requests of two that are drawn at random. That comes
-    /// close to asking all of them, and does not send every worker to the same one.
-    fn choose(&self) -> Option<&Arc<Server>> {
-        match self.servers.as_slice() {
-            [] => None,
-            [only] => Some(only),
-            servers => {
-                let first = fastrand::usize(..servers.len());
-                let second = (first + fastrand::usize(1..servers.len())) % servers.len();
-                let (first, second) = (servers.get(first)?, servers.get(second)?);
-                let fewer = first.in_flight.load(Relaxed) <= second.in_flight.load(Relaxed);
-                Some(if fewer { first } else { second })
-            }
+    /// Chooses a server for a request with this key ([`Upstream::key`]). `avoid` are the ids of those that were tried
+    /// already; one of them is chosen only if nobody else is there.
+    ///
+    /// # Errors
+    /// [`NoServer`] if none is known to be well.
+    pub fn choose(&self, key: Option<u64>, avoid: &[u64]) -> Result<Arc<Server>, NoServer> {
+        let choice = Choice {
+            set: &self.servers.now(),
+            balance: &self.balance,
+            slow_start: self.slow_start,
+            key,
+            avoid,
+        };
+        let server = choice.make(self.servers.group.id).ok_or(NoServer)?;
+        Ok(Arc::clone(server))
+    }
+
+    /// What keeps a request with a server, if the upstream goes by that and the request has it. `client` is asked for
+    /// the client's address only if need be.
+    pub fn key(
+        &self,
+        headers: &HeaderMap,
+        identity: Option<&Identity>,
+        client: impl FnOnce() -> Option<IpAddr>,
+    ) -> Option<u64> {
+        match &self.balance {
+            Balance::LeastRequests | Balance::RoundRobin => None,
+            Balance::ConsistentHash(on) => on.key(headers, identity, client),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A worker is one thread, so its idle connections are thread-local: no lock, and a connection is
 //! driven by the thread that uses it.
 
-use super::{InFlight, Server, Upload, Upstream};
+use super::{InFlight, Report, Server, Upload, Upstream};
 use crate::socket::Gathered;
 use crate::telemetry::exchange::Exchange;
 use http::{Request, Response};
@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -60,7 +61,21 @@ pub enum SendError {
     Upload,
 }
 
-/// Sends a request to one of the upstream's servers.
+// === impl SendError ===
+
+impl SendError {
+    /// What this says of the server, if it does.
+    fn report(&self) -> Option<Report> {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout => Some(Report::ConnectFailed),
+            Self::Protocol(_) => Some(Report::Protocol),
+            Self::Reset(_) => Some(Report::Reset),
+            Self::Upload => None,
+        }
+    }
+}
+
+/// Sends a request to a server of the upstream, and reports on the server what came of it.
 ///
 /// An idle connection that the server has closed meanwhile is replaced as long as nothing of the
 /// request was written to it.
@@ -69,13 +84,29 @@ pub enum SendError {
 /// See [`SendError`].
 pub async fn send(
     upstream: &Upstream,
+    server: &Arc<Server>,
+    request: Request<Upload>,
+    now: Instant,
+    exchange: &mut Exchange,
+) -> Result<Dispatched, SendError> {
+    let outcome = attempt(upstream, server, request, now, exchange).await;
+    let report = match &outcome {
+        Ok((response, _)) => Some(Report::Answered(response.status())),
+        Err(error) => error.report(),
+    };
+    if let Some(report) = report {
+        server.report(report);
+    }
+    outcome
+}
+
+async fn attempt(
+    upstream: &Upstream,
+    server: &Arc<Server>,
     mut request: Request<Upload>,
     now: Instant,
     exchange: &mut Exchange,
 ) -> Result<Dispatched, SendError> {
-    let server = upstream
-        .choose()
-        .ok_or_else(|| SendError::Connect(std::io::ErrorKind::NotFound.into()))?;
     let in_flight = InFlight::at(server);
     loop {
         let (mut sender, reused) = match take(server, now).await {
@@ -115,7 +146,12 @@ fn classify(error: hyper::Error) -> SendError {
 }
 
 async fn connect(server: &Server, patience: Duration) -> Result<SendRequest<Upload>, SendError> {
-    let stream = pingora_timeout::timeout(patience, TcpStream::connect(&*server.address))
+    if server.tls {
+        // Never in the clear to a server that is meant to be asked by TLS.
+        let error = std::io::Error::from(std::io::ErrorKind::Unsupported);
+        return Err(SendError::Connect(error));
+    }
+    let stream = pingora_timeout::timeout(patience, TcpStream::connect(server.address))
         .await
         .map_err(|_| SendError::ConnectTimeout)?
         .map_err(SendError::Connect)?;
