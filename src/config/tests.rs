@@ -284,12 +284,12 @@ fn types_that_do_not_fit() {
         ),
         (
             "[upstream.u]\nservers = [{ url = \"x\", wieght = 2 }]",
-            "2:24: unknown key `wieght`",
+            "2:25: unknown key `wieght`",
             "`weight`",
         ),
         (
             "[upstream.u]\nservers = [\"x\", { url = \"x\", weight = \"2\" }]",
-            "2:35: expected a whole number, found a string",
+            "2:39: expected a whole number, found a string",
             "without quotes",
         ),
         (
@@ -536,7 +536,7 @@ claims = { "urn:a.b" = "x" }
     let expected = [
         (1, 1, "a default"),
         (1, 9, "`url` is missing"),
-        (5, 17, "expected a string, found a whole number"),
+        (5, 17, "expected a string or a table, found a whole number"),
         (5, 20, "b"),
         (10, 1, "`path` is missing"),
         (11, 8, "name"),

@@ -187,10 +187,14 @@ fn origin(text: &str) -> Result<Origin, (&'static str, &'static str)> {
     if host.is_empty() {
         return Err(("this URL has no host", HINT));
     }
-    let port = match (authority.port(), authority.port_u16()) {
-        (Some(_), None | Some(0)) => return Err(("this port does not exist", HINT)),
-        (_, Some(port)) => port,
-        (None, None) => [80, 443][usize::from(tls)],
+    let port = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") if tls => 443,
+        Some("") => 80,
+        // One that is no number of two bytes, `http` takes for none.
+        port => port
+            .and_then(|port| port.strip_prefix(':')?.parse().ok())
+            .filter(|port| *port != 0)
+            .ok_or(("this port does not exist", HINT))?,
     };
     Ok(Origin {
         host: host.to_ascii_lowercase().into(),
