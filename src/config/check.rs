@@ -254,6 +254,7 @@ pub(super) fn examples(shape: &Shape) -> Option<String> {
         Shape::Text { examples, .. } if !examples.is_empty() => {
             Some(format!("for example \"{}\"", examples.join("\" or \"")))
         }
+        Shape::Either(shapes) => shapes.iter().find_map(self::examples),
         _ => None,
     }
 }

@@ -129,7 +129,7 @@ async fn ask(server: &Server, path: &PathAndQuery) -> io::Result<StatusCode> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = Uri::from(path.clone());
     let headers = request.headers_mut();
-    let host = HeaderValue::from_str(&server.authority()).map_err(io::Error::other)?;
+    let host = HeaderValue::from_str(server.authority()).map_err(io::Error::other)?;
     headers.insert(HOST, host);
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers.insert(

@@ -65,9 +65,7 @@ impl FromStr for Statuses {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         match (one(first), one(last)) {
             (Some(first), Some(last)) if first <= last => Ok(Self(first..=last)),
-            _ => Err(BadText(format!(
-                "{text:?} is no range of statuses; write \"200-299\""
-            ))),
+            _ => Err(BadText(format!("{text:?} is no range of statuses"))),
         }
     }
 }
