@@ -115,6 +115,7 @@ pub fn environment() -> Result<Env, StartError> {
         store: Arc::new(SharedStore::in_memory()),
         limits: Arc::new(RateLimits::default()),
         clock: Clock::system(),
+        resolver: upstream::Resolver::system(),
         previous: None,
     })
 }
@@ -144,7 +145,19 @@ impl App {
         access_log: impl Write + Send + 'static,
         inherited: Inherited,
     ) -> Result<Self, StartError> {
-        let env = environment()?;
+        Self::start_in(environment()?, path, access_log, inherited).await
+    }
+
+    /// The same in an environment of one's own, for simulations.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_in(
+        env: Env,
+        path: PathBuf,
+        access_log: impl Write + Send + 'static,
+        inherited: Inherited,
+    ) -> Result<Self, StartError> {
         let snapshot = compile(config::load(&path)?, &env)?;
         let (mut bound, mut admin) = bind_all(&snapshot.config, inherited)?;
         let files = bound.iter_mut().chain([&mut admin]);
@@ -168,9 +181,9 @@ impl App {
             drain: Drain::new(count),
             door: Door::default(),
         });
-        let workers = Workers::start(count, &bound, &shared)?;
         let (store, clock) = (Arc::clone(&env.store), env.clock.clone());
-        let reloader = Reloader::start(path, Arc::clone(&shared), env);
+        let reloader = Reloader::start(path, Arc::clone(&shared), env).await;
+        let workers = Workers::start(count, &bound, &shared)?;
         let admin_address = admin.address.clone();
         let tasks = vec![
             tokio::spawn(forget_expired(store, clock)),

@@ -6,6 +6,7 @@ use crate::keys::{KeyStatus, KeyStore, fetch};
 use crate::server::Shared;
 use crate::snapshot::{CertificateFile, Env, Provider, Snapshot, compile};
 use crate::steps;
+use crate::upstream::Upkeep;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::Value;
@@ -27,6 +28,9 @@ const LARGEST: u64 = 8 << 20;
 
 /// A file that has just changed may still be in the writing.
 const SETTLE: Duration = Duration::from_millis(150);
+
+/// How long a start or a reload waits for the names of upstreams to be resolved.
+const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Keys and tables that only a restart can change.
 const AT_START: [&str; 8] = [
@@ -63,6 +67,8 @@ struct State {
     /// What was last tried, so that the watcher does not try it again.
     tried: Seen,
     fetchers: Vec<Fetcher>,
+    /// What is done for the upstreams of the snapshot in force.
+    upkeep: Vec<Upkeep>,
 }
 
 /// What the configuration was read from: the file, and a digest of each that it names and that is
@@ -89,13 +95,15 @@ impl Drop for Fetcher {
 // === impl Reloader ===
 
 impl Reloader {
-    /// A reloader for the file that `shared`'s snapshot was made of. Starts fetching keys.
-    pub fn start(path: PathBuf, shared: Arc<Shared>, env: Env) -> Arc<Self> {
+    /// A reloader for the file that `shared`'s snapshot was made of. Starts fetching keys, and gives the names of
+    /// upstreams a moment to be resolved.
+    pub async fn start(path: PathBuf, shared: Arc<Shared>, env: Env) -> Arc<Self> {
         let snapshot = shared.snapshot.load_full();
         connect(&snapshot);
         let state = State {
             tried: Seen::now(&path, snapshot.config.files()),
             fetchers: snapshot.providers.iter().map(Fetcher::start).collect(),
+            upkeep: start_upkeep(&snapshot).await,
         };
         shared.observer.metrics.config_last_reload_successful.set(1);
         shared
@@ -162,6 +170,19 @@ impl Reloader {
         let started = start_fetchers(&new, &state.fetchers);
         connect(&new);
         await_keys(&new, &started).await;
+        // Both old and new would have a say in what becomes of the servers that they share.
+        let before = std::mem::take(&mut state.upkeep);
+        let names: Vec<_> = new
+            .upstreams
+            .iter()
+            .map(|upstream| &*upstream.name)
+            .collect();
+        for upkeep in before {
+            if !names.contains(&upkeep.name()) {
+                upkeep.retire();
+            }
+        }
+        state.upkeep = start_upkeep(&new).await;
         self.shared.snapshot.store(Arc::new(new));
         let current = self.shared.snapshot.load_full();
         in_force(&current, Some(&old), &self.shared);
@@ -263,6 +284,18 @@ fn start_fetchers(snapshot: &Snapshot, running: &[Fetcher]) -> Vec<Fetcher> {
         })
         .map(Fetcher::start)
         .collect()
+}
+
+/// Starts the background tasks of upstreams, and gives names that were never resolved a moment, so that the first
+/// requests find servers.
+async fn start_upkeep(snapshot: &Snapshot) -> Vec<Upkeep> {
+    let mut upkeep: Vec<Upkeep> = snapshot.upstreams.iter().map(Upkeep::start).collect();
+    let deadline = Instant::now() + FIRST_ANSWERS;
+    for upkeep in &mut upkeep {
+        let left = deadline.saturating_duration_since(Instant::now());
+        upkeep.settled(left).await;
+    }
+    upkeep
 }
 
 /// Gives new issuers a moment to load their keys, so that the swap costs no request. One that is

@@ -78,7 +78,7 @@ impl TrustedProxies {
 
     /// The client behind trusted proxies: the rightmost address in `X-Forwarded-For` which is not
     /// itself a trusted proxy. What lies left of it may be invented and is not read.
-    fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
         let own = peer.address.ip().to_canonical();
         if !peer.trusted {
             return Some(own);

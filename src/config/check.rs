@@ -58,8 +58,24 @@ fn value(shape: &Shape, at: &KeyPath, found: &Spanned<DeValue<'_>>, out: &mut Ve
             }
         }
         (Shape::Any, _) => any(at, found, out),
+        (Shape::Either(shapes), kind) => match shapes.iter().find(|shape| takes(shape, kind)) {
+            Some(shape) => value(shape, at, found, out),
+            None => out.push(mismatch(shape, at, kind)),
+        },
         (_, other) => out.push(mismatch(shape, at, other)),
     }
+}
+
+/// Whether a value is of the kind that this shape is for.
+fn takes(shape: &Shape, found: &DeValue<'_>) -> bool {
+    matches!(
+        (shape, found),
+        (Shape::Table { .. } | Shape::Map { .. }, DeValue::Table(_))
+            | (Shape::List { .. }, DeValue::Array(_))
+            | (Shape::Text { .. }, DeValue::String(_))
+            | (Shape::Count, DeValue::Integer(_))
+            | (Shape::Bool, DeValue::Boolean(_))
+    )
 }
 
 /// An entry of a map.
@@ -188,15 +204,6 @@ fn any(at: &KeyPath, found: &Spanned<DeValue<'_>>, out: &mut Vec<Mistake>) {
 }
 
 fn mismatch(shape: &Shape, at: &KeyPath, found: &DeValue<'_>) -> Mistake {
-    let future = future::keys_of(at);
-    if matches!(found, DeValue::Table(_)) && !future.is_empty() {
-        let message = format!(
-            "`{{ {} }}` is not supported by this version",
-            future.join(", ")
-        );
-        return Mistake::shape(at.clone(), Part::Value, message)
-            .hint("write the URL alone, as a string");
-    }
     let message = format!("expected {}, found {}", shape.noun(), noun(found));
     let mistake = Mistake::shape(at.clone(), Part::Value, message);
     match hint(shape, at, found) {
@@ -233,6 +240,7 @@ fn hint(shape: &Shape, at: &KeyPath, found: &DeValue<'_>) -> Option<String> {
             Some(format!("write `[{at}]`, in single brackets"))
         }
         (Shape::List { .. }, DeValue::String(_)) => Some("put it in brackets: [\"…\"]".to_owned()),
+        (Shape::Either(shapes), _) => shapes.iter().find_map(|shape| hint(shape, at, found)),
         (Shape::Bool, DeValue::String(_)) | (Shape::Count, DeValue::String(_)) => {
             Some("write it without quotes".to_owned())
         }
@@ -246,6 +254,7 @@ pub(super) fn examples(shape: &Shape) -> Option<String> {
         Shape::Text { examples, .. } if !examples.is_empty() => {
             Some(format!("for example \"{}\"", examples.join("\" or \"")))
         }
+        Shape::Either(shapes) => shapes.iter().find_map(self::examples),
         _ => None,
     }
 }

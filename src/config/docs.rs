@@ -114,6 +114,10 @@ fn kind(shape: &Shape) -> String {
         Shape::Table { .. } => "table".to_owned(),
         Shape::Count => "number".to_owned(),
         Shape::Bool => "boolean".to_owned(),
+        Shape::Either(shapes) => {
+            let kinds: Vec<_> = shapes.iter().map(kind).collect();
+            kinds.join(" or ")
+        }
         Shape::Any => "any value".to_owned(),
     }
 }

@@ -29,12 +29,7 @@ const FUTURE: &[(&[&str], &[&str])] = &[
         &["oauth", "*", "paths"],
         &["authorize", "revoke", "introspect", "userinfo"],
     ),
-    (
-        &["upstream", "*"],
-        &["balance", "hash_on", "health", "eject", "token"],
-    ),
-    // A server written as a table instead of a URL.
-    (&["upstream", "*", "servers", "*"], &["url", "weight"]),
+    (&["upstream", "*"], &["token"]),
     (&["route", "*"], &["internal_jwt"]),
 ];
 
@@ -67,7 +62,7 @@ mod tests {
     fn looks_up_by_table() {
         assert!(keys_of(&at!["store"]).contains(&"on_failure"));
         assert!(keys_of(&at!["route", 4]).contains(&"internal_jwt"));
-        assert!(keys_of(&at!["upstream", "grants"]).contains(&"balance"));
+        assert!(keys_of(&at!["upstream", "grants"]).contains(&"token"));
         assert!(keys_of(&at!["log"]).is_empty());
     }
 

@@ -110,6 +110,10 @@ fn message(error: &toml::de::Error) -> String {
 fn shape_at(path: &KeyPath) -> Option<&'static Shape> {
     let mut shape = Shape::of_file();
     for segment in path.segments() {
+        let table = |shape: &&Shape| matches!(shape, Shape::Table { .. });
+        if let Shape::Either(shapes) = shape {
+            shape = shapes.iter().find(table)?;
+        }
         shape = match (shape, segment) {
             (Shape::Table { keys }, Segment::Key(key)) => {
                 &keys.iter().find(|f| f.name == *key)?.shape

@@ -77,7 +77,7 @@ pub use token_cache::TokenCache;
 pub use traffic::{Cors, LimitBy, RateLimit};
 pub use transport::{Protocol, Retry, RetryOn, UpstreamTls};
 pub use units::{Dur, Percent, Rate, Size};
-pub use upstream::Upstream;
+pub use upstream::{Balance, Eject, HashOn, Health, Statuses, Upstream, UpstreamServer};
 
 /// The commented default file, which `config default` prints.
 pub const DEFAULT: &str = include_str!("../../gateway.toml");

@@ -42,6 +42,15 @@ fn drop_null(schema: &mut Value) {
                 let only = (*only).clone();
                 object.insert("type".to_owned(), only);
             }
+            // An optional table is a reference to it, or null.
+            if let Some(Value::Array(alternatives)) = object.get_mut("anyOf") {
+                alternatives.retain(|one| one.get("type").is_none_or(|name| name != "null"));
+                if let [Value::Object(only)] = alternatives.as_slice() {
+                    let only = only.clone();
+                    object.remove("anyOf");
+                    object.extend(only);
+                }
+            }
             object.values_mut().for_each(drop_null);
         }
         Value::Array(items) => items.iter_mut().for_each(drop_null),

@@ -25,6 +25,8 @@ pub(super) enum Shape {
     Count,
     /// `true` or `false`.
     Bool,
+    /// One of these.
+    Either(Vec<Shape>),
     /// Whatever TOML can say.
     Any,
 }
@@ -59,6 +61,7 @@ impl Shape {
                 .shape
                 .descend(rest),
             Self::Map { of, .. } | Self::List { of, .. } => of.descend(rest),
+            Self::Either(shapes) => shapes.iter().find_map(|shape| shape.descend(path)),
             _ => None,
         }
     }
@@ -77,6 +80,10 @@ impl Shape {
             Self::Text { .. } => "a string".to_owned(),
             Self::Count => "a whole number".to_owned(),
             Self::Bool => "true or false".to_owned(),
+            Self::Either(shapes) => {
+                let nouns: Vec<_> = shapes.iter().map(Self::noun).collect();
+                nouns.join(" or ")
+            }
             Self::Any => "a value".to_owned(),
         }
     }
@@ -92,6 +99,9 @@ impl Shape {
                 choices,
                 examples: Vec::new(),
             };
+        }
+        if let Some(Value::Array(alternatives)) = object.get("anyOf") {
+            return Self::Either(alternatives.iter().map(Self::read).collect());
         }
         match object.get("type").and_then(Value::as_str) {
             Some("object") => Self::read_object(object),

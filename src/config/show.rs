@@ -78,7 +78,10 @@ request_headers.set = { Authorization = "Basic hunter2", X-Api-Key = "hunter2", 
         assert_eq!(route.name.as_deref(), Some("secrets"));
         assert_eq!(route.request_headers.set["Authorization"], "********");
         assert_eq!(route.request_headers.set["X-A"], "b");
-        assert_eq!(again.config.upstream["u"].servers, ["http://********@u:1/"]);
+        assert_eq!(
+            again.config.upstream["u"].servers[0].url,
+            "http://********@u:1/"
+        );
     }
 
     #[test]

@@ -288,13 +288,38 @@ fn types_that_do_not_fit() {
             "[issuer.NAME]",
         ),
         (
-            "[upstream.u]\nservers = [{ url = \"x\", weight = 2 }]",
-            "2:12: `{ url, weight }` is not supported by this version",
-            "URL",
+            "[upstream.u]\nservers = [{ url = \"x\", wieght = 2 }]",
+            "2:25: unknown key `wieght`",
+            "`weight`",
+        ),
+        (
+            "[upstream.u]\nservers = [\"x\", { url = \"x\", weight = \"2\" }]",
+            "2:39: expected a whole number, found a string",
+            "without quotes",
+        ),
+        (
+            "[upstream.u.health]\nexpect = [200, 2.5]",
+            "2:16: expected a whole number or a range of statuses, found a number",
+            "200-299",
+        ),
+        (
+            "[upstream.u.health]\nexpect = [200, 700]",
+            "2:16: 700 is no status",
+            "200-299",
+        ),
+        (
+            "[upstream.u.health]\nexpect = [\"2xx\"]",
+            "2:11: \"2xx\" is no range of statuses",
+            "",
+        ),
+        (
+            "[upstream.u]\nhash_on = \"sub\"",
+            "2:11: \"sub\" is nothing to go by",
+            "claim:sub",
         ),
         (
             "[upstream.u]\nservers = [1]",
-            "2:12: expected a string, found a whole number",
+            "2:12: expected a string or a table, found a whole number",
             "quotes",
         ),
         (
@@ -501,7 +526,12 @@ name = "second"
 claims = { "urn:a.b" = "x" }
 "#;
     let errors = report(text, |config| {
-        assert_eq!(config.upstream["u"].servers, ["a", "b"]);
+        let urls: Vec<_> = config.upstream["u"]
+            .servers
+            .iter()
+            .map(|s| &*s.url)
+            .collect();
+        assert_eq!(urls, ["a", "b"]);
         vec![
             Mistake::missing(at!["issuer", "bonterra", "url"]),
             Mistake::value(at!["upstream", "u", "servers", 1], "b"),
@@ -521,7 +551,7 @@ claims = { "urn:a.b" = "x" }
     let expected = [
         (1, 1, "a default"),
         (1, 9, "`url` is missing"),
-        (5, 17, "expected a string, found a whole number"),
+        (5, 17, "expected a string or a table, found a whole number"),
         (5, 20, "b"),
         (10, 1, "`path` is missing"),
         (11, 8, "name"),

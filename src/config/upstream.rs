@@ -1,18 +1,41 @@
 //! `[upstream.NAME]`
 
+mod eject;
+mod entry;
+mod hash_on;
+mod health;
+
+pub use eject::Eject;
+pub use entry::UpstreamServer;
+pub use hash_on::HashOn;
+pub use health::{Health, Statuses};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::transport::{Protocol, Retry, UpstreamTls};
 use super::units::Dur;
 
-/// An API behind the gateway: the servers that run it.
+/// An API behind the gateway: the servers that run it, and which of them gets a request.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Upstream {
-    /// Required. URLs of the servers, without a path: `"http://10.0.0.5:9000"`. Of two drawn at random, the one with fewer requests in flight
-    /// gets the next.
-    pub servers: Vec<String>,
+    /// Required. The servers: URLs without a path, `"http://10.0.0.5:9000"`, or with a weight from 1 to 1000,
+    /// `{ url = "http://10.0.0.6:9000", weight = 2 }`, for twice the share of one without. A name that resolves to
+    /// several addresses stands for as many servers, each of this weight; IPv6 addresses of a name are used only if
+    /// it has no IPv4 address.
+    pub servers: Vec<UpstreamServer>,
+    /// "least_requests": of two servers drawn by weight, the one with fewer requests in flight. "round_robin": in
+    /// turn, by weight. "consistent_hash": the same server for the same value of `hash_on`.
+    pub balance: Balance,
+    /// What `consistent_hash` goes by: `"header:NAME"`, `"claim:NAME"` (a claim of the verified token) or
+    /// `"client_ip"`. Requests without it go by "least_requests".
+    pub hash_on: Option<HashOn>,
+    /// How often names in `servers` are resolved anew. When that fails, the addresses known last stay in use.
+    pub dns_refresh: Dur,
+    /// A server that comes back, or is new, begins with a tenth of its share, which grows to the whole of it over
+    /// this time. 0s: the whole at once.
+    pub slow_start: Dur,
     /// To open a connection, the TLS handshake included; also how long a request waits for a place at a server.
     pub connect_timeout: Dur,
     /// From the end of the request to the head of the response.
@@ -29,12 +52,36 @@ pub struct Upstream {
     pub retry: Retry,
     /// TLS towards the servers.
     pub tls: UpstreamTls,
+    /// Asks each server regularly whether it is well; one that is not gets no requests. A new server is used
+    /// before it was first asked. If none is well, requests get 503.
+    pub health: Option<Health>,
+    /// Takes servers that fail out for a while, judging by the requests that they get. On by default, and of effect
+    /// with two servers or more. If every server that is well is out, all those are used nevertheless.
+    pub eject: Eject,
+}
+
+/// Which server gets a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[expect(
+    missing_docs,
+    reason = "the names say it, and documented variants make a longer schema"
+)]
+pub enum Balance {
+    #[default]
+    LeastRequests,
+    RoundRobin,
+    ConsistentHash,
 }
 
 impl Default for Upstream {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            balance: Balance::default(),
+            hash_on: None,
+            dns_refresh: Dur::secs(10),
+            slow_start: Dur::ZERO,
             connect_timeout: Dur::secs(2),
             response_timeout: Dur::secs(30),
             idle_timeout: Dur::secs(60),
@@ -43,6 +90,8 @@ impl Default for Upstream {
             max_pending: 1024,
             retry: Retry::default(),
             tls: UpstreamTls::default(),
+            health: None,
+            eject: Eject::default(),
         }
     }
 }

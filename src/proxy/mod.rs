@@ -64,6 +64,18 @@ pub struct Errand<'a> {
     pub client: Arc<dyn Client>,
 }
 
+// === impl Errand ===
+
+impl Errand<'_> {
+    /// What keeps it with a server of its upstream, if anything.
+    fn hash_key(&self) -> Option<u64> {
+        let (headers, trusted) = (&self.head.headers, &self.snapshot.trusted);
+        let identity = self.admission.identity.as_deref();
+        let upstream = &self.admission.route.upstream;
+        upstream.key(headers, identity, || trusted.client(self.peer, headers))
+    }
+}
+
 /// Carries out an errand.
 ///
 /// # Errors
@@ -104,6 +116,7 @@ async fn dispatch(
 ) -> Result<Outcome, Rejection> {
     let upstream = &route.upstream;
     let patience = errand.snapshot.limits.body_timeout;
+    let key = errand.hash_key();
     let has_body = !errand.body.is_end_stream();
     let upgrade = upgrade::asked(&mut errand.head, has_body, &route.tunnel);
     let client = Reader::of(&errand, route);
@@ -120,6 +133,7 @@ async fn dispatch(
     let deadline = held.or(route.timeout.map(|timeout| now + timeout));
     let call = upstream::Call {
         upstream,
+        key,
         upload: upload.as_deref(),
         sent: now,
         deadline,
@@ -247,7 +261,8 @@ fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {
         SendError::Upload => return broken_off(UploadFault::Broken),
         SendError::Connect(ConnectError::NotHttp2 | ConnectError::NoSettings)
         | SendError::Protocol(_) => Reason::UpstreamProtocol,
-        SendError::Connect(_) | SendError::NoServer => Reason::UpstreamConnect,
+        SendError::Connect(_) => Reason::UpstreamConnect,
+        SendError::NoServer => Reason::UpstreamUnhealthy,
         SendError::Overloaded => Reason::Overloaded,
         SendError::Timeout => Reason::UpstreamTimeout,
         SendError::Reset(_) => Reason::UpstreamReset,

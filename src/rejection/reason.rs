@@ -68,6 +68,8 @@ pub enum Reason {
     UpstreamProtocol,
     /// The upstream's answer did not come in time.
     UpstreamTimeout,
+    /// No server of the upstream is known to be well.
+    UpstreamUnhealthy,
     /// There are no keys to check the token with: that is not the token's fault.
     KeysUnavailable,
     /// More connections or requests than a limit allows.
@@ -95,7 +97,7 @@ pub struct Excess {
 
 impl Reason {
     /// The number of reasons, for tables indexed by [`Reason::index`].
-    pub const COUNT: usize = 36;
+    pub const COUNT: usize = 37;
 
     /// The name under which logs, metrics and bodies show this reason.
     pub fn as_str(&self) -> &'static str {
@@ -321,6 +323,12 @@ impl Reason {
                 "rate_limited",
                 S::TOO_MANY_REQUESTS,
                 "Too many requests; see Retry-After.",
+            ),
+            Self::UpstreamUnhealthy => (
+                36,
+                "upstream_unhealthy",
+                S::SERVICE_UNAVAILABLE,
+                "The service behind the gateway is not available at the moment; try again soon.",
             ),
         }
     }

@@ -14,6 +14,7 @@ use crate::store::SharedStore;
 use crate::telemetry::access_log::AccessPolicy;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::Resolver;
 use std::sync::Arc;
 
 /// What outlives a snapshot.
@@ -27,6 +28,8 @@ pub struct Env {
     pub limits: Arc<RateLimits>,
     /// What tells the time.
     pub clock: Clock,
+    /// What tells the addresses of upstreams' names.
+    pub resolver: Resolver,
     /// The snapshot before, if there is one.
     pub previous: Option<Arc<Snapshot>>,
 }

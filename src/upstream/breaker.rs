@@ -114,8 +114,10 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::{Breaker, InFlight};
-    use crate::upstream::{SendError, Server};
+    use crate::upstream::server::ServerKey;
+    use crate::upstream::{Group, SendError, Server};
     use futures_util::FutureExt as _;
+    use prometheus::{IntGaugeVec, Opts};
     use std::sync::Arc;
     use std::sync::atomic::Ordering::SeqCst;
     use std::time::Duration;
@@ -123,7 +125,15 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     fn server() -> Arc<Server> {
-        Arc::new(Server::new("127.0.0.1:1", "127.0.0.1", false))
+        let gauge = Opts::new("healthy", "of the test");
+        let gauge = IntGaugeVec::new(gauge, &["upstream", "server"]).expect("a gauge");
+        let key = ServerKey {
+            address: ([127, 0, 0, 1], 1).into(),
+            host: "127.0.0.1",
+            tls: false,
+        };
+        let group = Group::new("api".into(), gauge);
+        Arc::new(Server::new(key, "127.0.0.1:1".into(), &group))
     }
 
     #[tokio::test]

@@ -64,7 +64,7 @@ pub(super) async fn http2(
 
 async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
     let tcp = |error| ConnectError::Tcp(Arc::new(error));
-    let stream = TcpStream::connect(&*server.address).await.map_err(tcp)?;
+    let stream = TcpStream::connect(server.address).await.map_err(tcp)?;
     stream.set_nodelay(true).map_err(tcp)?;
     SockRef::from(&stream)
         .set_tcp_keepalive(&KEEPALIVE)

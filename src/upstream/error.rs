@@ -129,7 +129,7 @@ impl fmt::Display for SendError {
     /// For the log, never for clients.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoServer => f.write_str("there is no server to ask"),
+            Self::NoServer => f.write_str("no server is known to be well"),
             Self::Connect(error) => error.fmt(f),
             Self::Overloaded => f.write_str("max_connections requests are in flight"),
             Self::Timeout => f.write_str("no response head in time"),

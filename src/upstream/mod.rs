@@ -1,40 +1,64 @@
 //! The APIs behind the gateway: their servers, which one to ask, and the connections to it.
+//!
+//! An [`Upstream`] belongs to a snapshot. What is known of a [`Server`] outlives it, and so does the [`Group`] that
+//! the servers of one upstream form. [`Upkeep`] does in the background what neither a request nor a reload does:
+//! it resolves names, asks servers whether they are well, and lets those in again that were out for a while.
+//! Requests read the outcome: one `ArcSwap` with the servers of the moment, and an atomic in each.
 
+mod balance;
 mod breaker;
 mod budget;
 mod connect;
+mod eject;
 mod error;
 mod form_scan;
+mod health;
 mod http2;
 mod pool;
 mod received;
 mod replay;
+mod resolve;
 mod retry;
+mod ring;
 mod send;
+mod server;
+mod servers;
+mod set;
 mod spare;
 mod tls;
 mod transport;
+mod upkeep;
 mod upload;
 mod upload_state;
 
+pub use balance::Balance;
 pub use breaker::{Breaker, InFlight};
 pub use budget::RetryBudget;
+pub use eject::{EjectRules, Group};
 pub use error::{ConnectError, SendError};
 pub use form_scan::{FormScan, is_form};
+pub use health::HealthRules;
 pub use pool::{Connection, Dispatched, sweep_idle};
 pub use received::Received;
 pub use replay::Kept;
+pub use resolve::{Origin, Resolve, Resolver, Resolving};
 pub use retry::{Retry, RetryCounts, RetryOn};
+pub use ring::HashOn;
 pub use send::{Call, send};
+pub use server::{Report, Server};
+pub use servers::Servers;
 pub use tls::{ClientTls, Fingerprint, TlsError, TlsFiles};
 pub use transport::{Protocol, Transport};
+pub use upkeep::Upkeep;
 pub use upload::{Upload, UploadLimits};
 pub use upload_state::{UploadFault, UploadState};
 
-use breaker::Queue;
+use crate::identity::Identity;
+use balance::Choice;
+use http::HeaderMap;
 use prometheus::Histogram;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// An upstream: `[upstream.*]`.
@@ -42,14 +66,26 @@ use std::time::Duration;
 pub struct Upstream {
     /// The configured name.
     pub name: Arc<str>,
-    /// Its servers, at least one.
-    pub servers: Vec<Arc<Server>>,
+    /// Its servers as they come and go.
+    pub servers: Servers,
+    /// How requests are shared among them.
+    pub balance: Balance,
     /// How long a connection may take, its TLS handshake included.
     pub connect_timeout: Duration,
     /// How long the head of a response may take.
     pub response_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// How often names are resolved anew.
+    pub dns_refresh: Duration,
+    /// How long the share of a server grows that has come back.
+    pub slow_start: Duration,
+    /// How servers are asked whether they are well; `None`: they are not.
+    pub health: Option<HealthRules>,
+    /// When a server is taken out for its failures; `None`: never.
+    pub eject: Option<EjectRules>,
+    /// What tells the addresses of names.
+    pub resolver: Resolver,
     /// Seconds to the head of the response.
     pub duration: Histogram,
     /// How its servers are talked to.
@@ -60,68 +96,41 @@ pub struct Upstream {
     pub retry: Retry,
 }
 
-/// One server of an upstream.
-#[derive(Debug)]
-pub struct Server {
-    /// Tells the connection pools of different servers apart.
-    id: u64,
-    /// Host and port to connect to.
-    pub address: Box<str>,
-    /// The host of its URL, without brackets: what its certificate is for.
-    pub host: Box<str>,
-    /// Whether its URL begins with `https://`.
-    pub tls: bool,
-    in_flight: AtomicUsize,
-    queue: Queue,
-}
-
-// === impl Server ===
-
-impl Server {
-    /// A server at `host:port`; `host` is what its certificate is for, if it uses TLS.
-    pub fn new(address: impl Into<Box<str>>, host: impl Into<Box<str>>, tls: bool) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self {
-            id: NEXT.fetch_add(1, Relaxed),
-            address: address.into(),
-            host: host.into(),
-            tls,
-            in_flight: AtomicUsize::new(0),
-            queue: Queue::default(),
-        }
-    }
-}
+/// No server is known to be well: requests get 503 `upstream_unhealthy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoServer;
 
 // === impl Upstream ===
 
 impl Upstream {
-    /// Chooses a server: the one with fewer requests of two that are drawn at random. That comes
-    /// close to asking all of them, and does not send every worker to the same one. Those to `avoid`
-    /// are left out as long as there are others.
-    fn choose(&self, avoid: &[u64]) -> Option<Arc<Server>> {
-        if !avoid.is_empty() {
-            let mut others = self.servers.iter();
-            let others: Vec<_> = others
-                .by_ref()
-                .filter(|server| !avoid.contains(&server.id))
-                .collect();
-            let fewest = others
-                .iter()
-                .min_by_key(|server| server.in_flight.load(Relaxed));
-            if let Some(server) = fewest {
-                return Some(Arc::clone(server));
-            }
-        }
-        match self.servers.as_slice() {
-            [] => None,
-            [only] => Some(Arc::clone(only)),
-            servers => {
-                let first = fastrand::usize(..servers.len());
-                let second = (first + fastrand::usize(1..servers.len())) % servers.len();
-                let (first, second) = (servers.get(first)?, servers.get(second)?);
-                let fewer = first.in_flight.load(Relaxed) <= second.in_flight.load(Relaxed);
-                Some(Arc::clone(if fewer { first } else { second }))
-            }
+    /// Chooses a server for a request with this key ([`Upstream::key`]). `avoid` are the ids of those that were tried
+    /// already; one of them is chosen only if nobody else is there.
+    ///
+    /// # Errors
+    /// [`NoServer`] if none is known to be well.
+    pub fn choose(&self, key: Option<u64>, avoid: &[u64]) -> Result<Arc<Server>, NoServer> {
+        let choice = Choice {
+            set: &self.servers.now(),
+            balance: &self.balance,
+            slow_start: self.slow_start,
+            key,
+            avoid,
+        };
+        let server = choice.make(self.servers.group.id).ok_or(NoServer)?;
+        Ok(Arc::clone(server))
+    }
+
+    /// What keeps a request with a server, if the upstream goes by that and the request has it. `client` is asked for
+    /// the client's address only if need be.
+    pub fn key(
+        &self,
+        headers: &HeaderMap,
+        identity: Option<&Identity>,
+        client: impl FnOnce() -> Option<IpAddr>,
+    ) -> Option<u64> {
+        match &self.balance {
+            Balance::LeastRequests | Balance::RoundRobin => None,
+            Balance::ConsistentHash(on) => on.key(headers, identity, client),
         }
     }
 }

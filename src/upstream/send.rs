@@ -7,13 +7,13 @@ use super::replay::Replay;
 use super::retry::{self, Attempt, Fault};
 use super::spare::Spare;
 use super::transport::Protocol;
-use super::{SendError, Server, Upload, UploadState, Upstream, connect, http2};
+use super::{NoServer, Report, SendError, Server, Upload, UploadState, Upstream, connect, http2};
 use crate::telemetry::exchange::Exchange;
 use http::header::UPGRADE;
 use http::{Method, Request};
 use http_body::Body as _;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// What is known of a request besides itself.
@@ -21,12 +21,22 @@ use std::time::Instant;
 pub struct Call<'a> {
     /// Where it goes.
     pub upstream: &'a Upstream,
+    /// What keeps it with a server ([`Upstream::key`]).
+    pub key: Option<u64>,
     /// How its body fares.
     pub upload: Option<&'a UploadState>,
     /// The present.
     pub sent: Instant,
     /// When all attempts have to be over.
     pub deadline: Option<Instant>,
+}
+
+/// Whom an attempt asks.
+struct Whom<'a> {
+    /// Those who were asked before.
+    tried: &'a [u64],
+    /// Who is asked now, once that is known.
+    asked: &'a OnceLock<Arc<Server>>,
 }
 
 /// What it takes to send a request again.
@@ -65,8 +75,17 @@ pub async fn send(
     let second = Second::of(&mut request, call.upstream);
     let (mut number, mut began, mut tried) = (1, call.sent, Vec::new());
     loop {
-        let attempt = one(&call, request, second.as_ref(), &tried, began, exchange);
-        let outcome = call.in_time(began, attempt).await?;
+        let asked = OnceLock::new();
+        let whom = Whom {
+            tried: &tried,
+            asked: &asked,
+        };
+        let attempt = one(&call, request, second.as_ref(), whom, began, exchange);
+        let outcome = call.in_time(began, attempt).await;
+        if let (Some(server), Some(report)) = (asked.get(), call.report(&outcome)) {
+            server.report(report);
+        }
+        let outcome = outcome?;
         let (fault, untouched) = match &outcome {
             Ok((response, _)) => (Some(Fault::Status(response.status())), false),
             Err(failed) => (failed.fault(), failed.untouched()),
@@ -144,18 +163,16 @@ async fn one(
     call: &Call<'_>,
     request: Request<Upload>,
     second: Option<&Second>,
-    tried: &[u64],
+    whom: Whom<'_>,
     now: Instant,
     exchange: &mut Exchange,
 ) -> Result<Dispatched, Failed> {
     let upstream = call.upstream;
-    let (place, server) = match place(upstream, tried).await {
-        Ok(place) => {
-            let server = Arc::clone(&place.0);
-            (place, server)
-        }
+    let place = match place(call, whom.tried).await {
+        Ok(place) => place,
         Err(error) => return Err(Failed::before(error, None, request)),
     };
+    let server = Arc::clone(whom.asked.get_or_init(|| Arc::clone(&place.0)));
     match upstream.transport.protocol {
         Protocol::Http1 => {
             over_http1(upstream, &server, place, request, second, now, exchange).await
@@ -165,8 +182,10 @@ async fn one(
 }
 
 /// A place at a server: at the one that is chosen, else at any that has one, else waited for.
-async fn place(upstream: &Upstream, tried: &[u64]) -> Result<InFlight, SendError> {
-    let chosen = upstream.choose(tried).ok_or(SendError::NoServer)?;
+async fn place(call: &Call<'_>, tried: &[u64]) -> Result<InFlight, SendError> {
+    let upstream = call.upstream;
+    let choose = |avoid: &[u64]| upstream.choose(call.key, avoid);
+    let chosen = choose(tried).map_err(|NoServer| SendError::NoServer)?;
     if tried.contains(&chosen.id) {
         let times = u32::try_from(tried.len()).unwrap_or(u32::MAX);
         pingora_timeout::sleep(retry::pause(times)).await;
@@ -176,9 +195,8 @@ async fn place(upstream: &Upstream, tried: &[u64]) -> Result<InFlight, SendError
     }
     let mut full = tried.to_vec();
     full.push(chosen.id);
-    while let Some(other) = upstream
-        .choose(&full)
-        .filter(|other| !full.contains(&other.id))
+    while let Ok(other) = choose(&full)
+        && !full.contains(&other.id)
     {
         if let Some(place) = upstream.breaker.try_enter(&other) {
             return Ok(place);
@@ -291,6 +309,26 @@ async fn over_http2(
 // === impl Call ===
 
 impl Call<'_> {
+    /// What an attempt says of the server that was asked, if it does.
+    fn report(&self, outcome: &Result<Result<Dispatched, Failed>, SendError>) -> Option<Report> {
+        let error = match outcome {
+            Ok(Ok((response, _))) => return Some(Report::Answered(response.status())),
+            Ok(Err(failed)) => &failed.error,
+            Err(error) => error,
+        };
+        match error {
+            SendError::Connect(_) => Some(Report::ConnectFailed),
+            SendError::Protocol(_) => Some(Report::Protocol),
+            SendError::Reset(_) => Some(Report::Reset),
+            // While the client is to send, the server is not to blame.
+            SendError::Timeout => {
+                let waits = self.upload.is_some_and(UploadState::waits_for_client);
+                (!waits).then_some(Report::TimedOut)
+            }
+            SendError::NoServer | SendError::Overloaded | SendError::Upload => None,
+        }
+    }
+
     /// Waits for an attempt, as long as the deadlines allow.
     ///
     /// `response_timeout` counts from what the upstream last took of the request. While the next byte

@@ -5,6 +5,7 @@
 
 mod adversary;
 mod architecture;
+mod balancing;
 mod command;
 mod differential;
 mod fuzz_corpora;

@@ -184,8 +184,8 @@ impl Report<'_> {
                 route.upstream.name
             ),
         );
-        for server in &route.upstream.servers {
-            put(text, &format!("  at http://{}", server.address));
+        for server in &route.upstream.servers.origins {
+            put(text, &format!("  at {}", server.url()));
         }
         put(text, "");
         put(

@@ -20,9 +20,11 @@ pub use raw_upstream::RawUpstream;
 pub use redis::RedisServer;
 pub use scripted::Scripted;
 
-use bonterra_gateway::app::App;
+use bonterra_gateway::app::{App, environment};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
 use bonterra_gateway::demo::echo::Echo;
+use bonterra_gateway::server::Inherited;
+use bonterra_gateway::snapshot::Env;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -166,11 +168,16 @@ impl World {
 impl Gateway {
     /// A gateway with this file, not necessarily ready.
     pub async fn start(config: &str) -> Self {
+        Self::start_in(environment().expect("metrics"), config).await
+    }
+
+    /// The same in an environment of the test's making.
+    pub async fn start_in(env: Env, config: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("gateway.toml");
         std::fs::write(&path, config).expect("written");
         let log = LogSink::default();
-        let app = match App::start(path, log.clone()).await {
+        let app = match App::start_in(env, path, log.clone(), Inherited::default()).await {
             Ok(app) => app,
             Err(error) => panic!("the gateway does not start:\n{error}"),
         };

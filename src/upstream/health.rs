@@ -1,0 +1,207 @@
+//! Asks servers whether they are well.
+
+use super::Upstream;
+use super::server::{Server, millis};
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{Request, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::collections::HashMap;
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// The head of an answer may not be larger than this.
+const MAX_HEAD: usize = 16 << 10;
+
+/// What is asked, and which answers are good: `[upstream.*.health]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthRules {
+    /// What is asked for.
+    pub path: PathAndQuery,
+    /// Between two questions to a server.
+    pub interval: Duration,
+    /// For a whole question.
+    pub timeout: Duration,
+    /// Good answers in a row that make a server well again.
+    pub healthy_after: u32,
+    /// Bad ones in a row that make it unwell.
+    pub unhealthy_after: u32,
+    /// The statuses of good answers.
+    pub expect: Box<[RangeInclusive<u16>]>,
+}
+
+// === impl HealthRules ===
+
+impl HealthRules {
+    fn is_good(&self, status: StatusCode) -> bool {
+        let mut ranges = self.expect.iter();
+        ranges.any(|range| range.contains(&status.as_u16()))
+    }
+
+    /// A tenth more or less than `interval`: questions of several gateways do not fall together.
+    fn pause(&self) -> Duration {
+        self.interval.mul_f64(0.9 + 0.2 * fastrand::f64())
+    }
+
+    /// What so many answers of one kind in a row say of a server that is now thought well, or not; `None` if
+    /// nothing new.
+    fn verdict(&self, good: bool, streak: u32, is_well: bool) -> Option<bool> {
+        let enough = if good {
+            self.healthy_after
+        } else {
+            self.unhealthy_after
+        };
+        (good != is_well && streak >= enough).then_some(good)
+    }
+}
+
+/// Checks the servers of an upstream, those that its names will resolve to as well; runs until it is dropped.
+pub(super) async fn run(upstream: Arc<Upstream>, rules: HealthRules) {
+    let mut checks = JoinSet::new();
+    let mut checked: HashMap<u64, AbortHandle> = HashMap::new();
+    loop {
+        let servers = upstream.servers.list();
+        checked.retain(|id, check| {
+            let stays = servers.iter().any(|server| server.id == *id);
+            if !stays {
+                check.abort();
+            }
+            stays
+        });
+        for server in servers {
+            checked.entry(server.id).or_insert_with(|| {
+                checks.spawn(check(Arc::clone(&upstream), server, rules.clone()))
+            });
+        }
+        tokio::select! {
+            () = upstream.servers.changed() => {}
+            // Only those that were aborted end.
+            Some(_) = checks.join_next() => {}
+        }
+    }
+}
+
+/// Checks one server again and again.
+async fn check(upstream: Arc<Upstream>, server: Arc<Server>, rules: HealthRules) {
+    // Not all at once after a start.
+    tokio::time::sleep(rules.interval.mul_f64(0.1 * fastrand::f64())).await;
+    loop {
+        let asked = tokio::time::timeout(rules.timeout, ask(&server, &rules.path)).await;
+        let answer = match asked {
+            Ok(Ok(status)) if rules.is_good(status) => Ok(()),
+            Ok(Ok(status)) => Err(format!("status {}", status.as_u16())),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        let streak = server.checked(answer.is_ok());
+        if let Some(well) = rules.verdict(answer.is_ok(), streak, server.is_well()) {
+            match answer {
+                Ok(()) => {
+                    tracing::info!(upstream = %upstream.name, server = %server.label, "is well again");
+                }
+                Err(why) => {
+                    tracing::warn!(upstream = %upstream.name, server = %server.label, %why, "is not well, gets no requests");
+                }
+            }
+            upstream.servers.group.set_well(&server, well, millis());
+        }
+        tokio::time::sleep(rules.pause()).await;
+    }
+}
+
+/// Asks once, on a connection of its own: one that is kept would not tell whether new ones are accepted.
+async fn ask(server: &Server, path: &PathAndQuery) -> io::Result<StatusCode> {
+    let stream = connect(server).await?;
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = Uri::from(path.clone());
+    let headers = request.headers_mut();
+    let host = HeaderValue::from_str(server.authority()).map_err(io::Error::other)?;
+    headers.insert(HOST, host);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static("bonterra-gateway health check"),
+    );
+    let response = sender.send_request(request).await;
+    Ok(response.map_err(io::Error::other)?.status())
+}
+
+/// The connection to ask on.
+async fn connect(server: &Server) -> io::Result<TcpStream> {
+    if server.tls {
+        // As with requests: never in the clear to a server that is meant to be asked by TLS.
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    TcpStream::connect(server.address).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> HealthRules {
+        HealthRules {
+            path: PathAndQuery::from_static("/"),
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+            healthy_after: 2,
+            unhealthy_after: 3,
+            expect: [200..=200, 300..=399].into(),
+        }
+    }
+
+    #[test]
+    fn good_answers() {
+        for (status, good) in [
+            (200, true),
+            (201, false),
+            (300, true),
+            (399, true),
+            (503, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(rules().is_good(status), good, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_answers_in_a_row_say() {
+        for (good, streak, is_well, expected) in [
+            (false, 1, true, None),
+            (false, 2, true, None),
+            (false, 3, true, Some(false)),
+            (false, 4, false, None),
+            (true, 1, false, None),
+            (true, 2, false, Some(true)),
+            (true, 9, true, None),
+        ] {
+            let verdict = rules().verdict(good, streak, is_well);
+            assert_eq!(verdict, expected, "{good} {streak} {is_well}");
+        }
+    }
+
+    #[test]
+    fn pauses_differ_by_a_tenth_at_most() {
+        let pauses: Vec<_> = (0..1000).map(|_| rules().pause()).collect();
+        assert!(
+            pauses
+                .iter()
+                .all(|pause| (9.0..=11.0).contains(&pause.as_secs_f64()))
+        );
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+    }
+}
