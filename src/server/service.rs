@@ -82,10 +82,7 @@ async fn answer(
     );
     if let Some(flaw) = client.flaw() {
         let rejection = Rejection::noted(Reason::BadRequest, flaw.to_string());
-        let mut response = refuse(rejection, None, exchange);
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
-        return response;
+        return last_if_lost(refuse(rejection, None, exchange), client);
     }
     // hyper measures those of HTTP/1.1.
     if head.version == Version::HTTP_2 && http2::is_too_large(&head, &snapshot.limits) {
@@ -109,11 +106,14 @@ async fn answer(
             };
             match proxy::carry(errand, exchange).await {
                 Ok(response) => response,
-                Err((rejection, exchange)) => refuse(rejection, None, exchange),
+                Err((rejection, exchange)) => {
+                    last_if_lost(refuse(rejection, None, exchange), client)
+                }
             }
         }
         Ok((Verdict::Token(mount), _)) => {
-            oauth::token(&mount, &snapshot, head, body, exchange).await
+            let response = oauth::token(&mount, &snapshot, head, body, exchange).await;
+            last_if_lost(response, client)
         }
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
         Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, &head, peer, exchange),
@@ -154,6 +154,15 @@ async fn verdict(
         Verdict::Metadata | Verdict::Options(_) | Verdict::Refused(None, _) => {}
     }
     Ok((verdict, view.canonical()))
+}
+
+/// Announces the close of a connection that can carry nothing more; hyper just closes it.
+fn last_if_lost(mut response: Response<ResponseBody>, client: &Client) -> Response<ResponseBody> {
+    if client.is_lost() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
 }
 
 /// Answers an `OPTIONS` that goes no further.

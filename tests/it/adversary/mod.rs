@@ -16,6 +16,7 @@
 //! and a token bound to a certificate that comes with it in `tls::mutual`.
 
 mod caches;
+mod framing;
 mod headers;
 mod paths;
 mod tokens;

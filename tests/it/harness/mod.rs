@@ -9,13 +9,16 @@ mod log;
 pub mod program;
 mod raw;
 mod raw_upstream;
+mod recorder;
 mod scripted;
+pub mod strict;
 pub mod tls_upstream;
 
 pub use client::{Reply, Request, request};
 pub use log::LogSink;
 pub use raw::Raw;
 pub use raw_upstream::RawUpstream;
+pub use recorder::Recorder;
 pub use scripted::Scripted;
 
 use bonterra_gateway::app::App;
