@@ -20,6 +20,7 @@ mod framing;
 mod headers;
 mod paths;
 mod tokens;
+mod upstream_framing;
 
 use crate::harness::{Raw, Reply, Request, World};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth};
