@@ -19,6 +19,7 @@ mod caches;
 mod framing;
 mod headers;
 mod paths;
+mod real_upstreams;
 mod tokens;
 mod upstream_framing;
 

@@ -9,6 +9,7 @@ mod log;
 pub mod program;
 mod raw;
 mod raw_upstream;
+pub mod real;
 mod recorder;
 mod scripted;
 pub mod strict;
