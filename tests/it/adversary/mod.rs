@@ -17,6 +17,7 @@
 
 mod caches;
 mod framing;
+mod framing_streams;
 mod headers;
 mod paths;
 mod real_upstreams;
