@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 const CASES: u32 = 20_000;
-const SEED: u64 = 0x6672_616d_696e_67;
+const SEED: u64 = 0x0066_7261_6d69_6e67;
 /// Connections at a time.
 const AT_A_TIME: usize = 64;
 /// A client that has heard nothing for so long says that it has no more to say. No verdict depends
