@@ -67,6 +67,7 @@ async fn answer(
 ) -> Response<ResponseBody> {
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
+    let persistent = head.version <= Version::HTTP_11;
     let body = Received::new(body, &client.arriving);
     let peer = client.peer(&snapshot.trusted);
     let id = request_id(&head.headers, peer);
@@ -82,7 +83,7 @@ async fn answer(
     );
     if let Some(flaw) = client.flaw() {
         let rejection = Rejection::noted(Reason::BadRequest, flaw.to_string());
-        return last_if_lost(refuse(rejection, None, exchange), client);
+        return last_if_lost(refuse(rejection, None, exchange), client, persistent);
     }
     // hyper measures those of HTTP/1.1.
     if head.version == Version::HTTP_2 && http2::is_too_large(&head, &snapshot.limits) {
@@ -107,13 +108,13 @@ async fn answer(
             match proxy::carry(errand, exchange).await {
                 Ok(response) => response,
                 Err((rejection, exchange)) => {
-                    last_if_lost(refuse(rejection, None, exchange), client)
+                    last_if_lost(refuse(rejection, None, exchange), client, persistent)
                 }
             }
         }
         Ok((Verdict::Token(mount), _)) => {
             let response = oauth::token(&mount, &snapshot, head, body, exchange).await;
-            last_if_lost(response, client)
+            last_if_lost(response, client, persistent)
         }
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
         Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, &head, peer, exchange),
@@ -156,11 +157,15 @@ async fn verdict(
     Ok((verdict, view.canonical()))
 }
 
-/// Announces the close of a connection that can carry nothing more; hyper just closes it.
-fn last_if_lost(mut response: Response<ResponseBody>, client: &Client) -> Response<ResponseBody> {
-    if client.is_lost() {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
+/// Announces the close of a connection that can carry nothing more; hyper just closes it. Streams of
+/// HTTP/2 end each by itself.
+fn last_if_lost(
+    mut response: Response<ResponseBody>,
+    client: &Client,
+    persistent: bool,
+) -> Response<ResponseBody> {
+    if persistent && client.is_lost() {
+        send_away(&mut response);
     }
     response
 }
