@@ -17,7 +17,10 @@ demo: ## gateway, simulated Bonterra Auth and an echo API on loopback, with comm
 	cargo run --release --locked -- demo
 
 # The printed commands of the demo are run as they are, so curl is needed too.
-test: $(TOOLS)/promtool $(TOOLS)/redis-server ## all tests; the last line says how many ran
+# What tests talk to: proxies and servers of other makers, none of them started by its package.
+SERVERS := $(addprefix $(TOOLS)/,apache2 nginx python3 redis-server)
+
+test: $(TOOLS)/promtool $(SERVERS) ## all tests; the last line says how many ran
 	@command -v curl >/dev/null || { apt-get -q update; apt-get -q install -y --no-install-recommends curl; }
 	$(TOOLS)/promtool test rules $(PROMETHEUS)/alerts_test.yml
 	@mkdir -p target; failed=0; \
@@ -77,3 +80,22 @@ $(TOOLS)/promtool:
 		apt-get -q download prometheus || { echo "promtool is missing: install Debian's package prometheus" >&2; exit 1; }; \
 		dpkg-deb -x prometheus_*.deb .; \
 		ln -sf prometheus/usr/bin/promtool ../promtool; fi
+
+# Upstreams of other makers for the tests. These two packages bring no service of the machine ...
+$(TOOLS)/apache2 $(TOOLS)/python3:
+	@mkdir -p $(TOOLS)
+	@name=$(@F); find_it() { PATH=/usr/sbin:/usr/bin:$$PATH command -v "$$name"; }; \
+	case $$name in apache2) package=apache2-bin;; *) package=$$name;; esac; \
+	find_it >/dev/null || { apt-get -q update && apt-get -q install -y --no-install-recommends $$package; } \
+		|| { echo "$$name is missing: install Debian's package $$package" >&2; exit 1; }; \
+	ln -sf "$$(find_it)" $@
+
+# ... and this one is unpacked, because Debian's package would start one. Its libraries are Apache's too.
+$(TOOLS)/nginx: $(TOOLS)/apache2
+	@mkdir -p $(TOOLS)/nginx-package
+	@if found=$$(PATH=/usr/sbin:/usr/bin:$$PATH command -v nginx); then ln -sf "$$found" $@; else \
+		if [ "$$(id -u)" = 0 ]; then apt-get -q update; fi; \
+		cd $(TOOLS)/nginx-package; \
+		apt-get -q download nginx || { echo "nginx is missing: install Debian's package nginx" >&2; exit 1; }; \
+		dpkg-deb -x nginx_*.deb .; \
+		ln -sf nginx-package/usr/sbin/nginx ../nginx; fi

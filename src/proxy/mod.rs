@@ -196,9 +196,16 @@ fn check_response<B>(
             _ => bad("an upgrade that nobody asked for"),
         };
     }
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-        // RFC 9112 §6.3: an error, or an attempt at response splitting.
-        return bad("Content-Length and Transfer-Encoding");
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if headers.contains_key(CONTENT_LENGTH) {
+            // RFC 9112 §6.3: an error, or an attempt at response splitting.
+            return bad("Content-Length and Transfer-Encoding");
+        }
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            // None was asked for, none is undone here, and the client is told of none.
+            return bad("a transfer coding other than chunked");
+        }
     }
     // RFC 9110 §8.6: what is not one number is read in different ways by different clients.
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();

@@ -164,6 +164,18 @@ impl Client {
         }
     }
 
+    /// What is wrong with the request that comes next, which hyper could not read.
+    pub(super) fn flaw_ahead(&self) -> Option<Flaw> {
+        let (request, flaw) = self.flaw.get()?;
+        (*request == self.asked.load(Relaxed) + 1).then_some(*flaw)
+    }
+
+    /// Whether nothing can be read behind the present request, now that nobody reads it any more:
+    /// its body broke off or is malformed, so that nobody knows where it ends.
+    pub(super) fn is_lost(&self) -> bool {
+        self.arriving.load(Relaxed) || self.flaw().is_some()
+    }
+
     /// The answer to the present request is complete.
     pub(super) fn answered(&self) {
         if self.phase.load(Relaxed) != SWITCHED {

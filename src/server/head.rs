@@ -20,7 +20,16 @@ pub struct Watch {
     heads: u64,
     framing: Framing,
     line: Partial,
+    /// Bytes of the present body's extensions and trailers.
+    extra: u32,
 }
+
+/// Digits of a chunk's size: as many as fit a number of 64 bits.
+const MAX_DIGITS: u8 = 16;
+
+/// Bytes of a chunked body's extensions and trailers, all together. hyper takes no more of the
+/// former; what it alone finds too long is upstream in part by then.
+const MAX_EXTRA: u32 = 16 << 10;
 
 /// What is wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +69,8 @@ enum At {
     Fields,
     /// In a body of which this much is left.
     Body(u64),
-    /// In the size of a chunk, of which no digit or some have come.
-    Size(Option<u64>),
+    /// In the size of a chunk, of which so many digits have come.
+    Size(u64, u8),
     /// Behind the size of a chunk of this many bytes: white space or an extension.
     Extension(u64, bool),
     /// Behind the CR of a size line.
@@ -70,7 +79,14 @@ enum At {
     Data(u64),
     DataCr,
     DataLf,
-    Trailers,
+    /// Before a trailer, or the end of the body.
+    Trailer,
+    TrailerName,
+    TrailerValue,
+    /// Behind the CR of a trailer.
+    TrailerLf,
+    /// Behind the CR of the empty line that ends the body.
+    EndLf,
     /// A flaw has been found.
     Over,
 }
@@ -119,6 +135,7 @@ impl Watch {
             heads: 0,
             framing: Framing::default(),
             line: Partial::empty(),
+            extra: 0,
         }
     }
 
@@ -151,17 +168,7 @@ impl Watch {
     }
 
     fn in_body(&self) -> bool {
-        matches!(
-            self.at,
-            At::Body(_)
-                | At::Size(_)
-                | At::Extension(..)
-                | At::SizeLf(_)
-                | At::Data(_)
-                | At::DataCr
-                | At::DataLf
-                | At::Trailers
-        )
+        !self.in_head() && !matches!(self.at, At::Start | At::StartLf)
     }
 
     /// Takes at least one byte and returns the rest.
@@ -182,7 +189,7 @@ impl Watch {
             At::StartLf => return Err(Flaw::RequestLine),
             At::Method => return self.method(bytes),
             At::Target => return self.target(bytes),
-            At::Version | At::Fields | At::Trailers => return self.lines(bytes),
+            At::Version | At::Fields => return self.lines(bytes),
             At::Body(left) => {
                 let (rest, left) = skip(bytes, left);
                 self.at = if left == 0 { At::Start } else { At::Body(left) };
@@ -197,10 +204,14 @@ impl Watch {
                 };
                 return Ok(rest);
             }
-            At::Size(_) | At::Extension(..) | At::SizeLf(_) | At::DataCr | At::DataLf => {
-                self.at = around_chunk(self.at, byte).ok_or(Flaw::Chunk)?;
-            }
             At::Over => return Ok(&[]),
+            around => {
+                self.at = around_chunk(around, byte).ok_or(Flaw::Chunk)?;
+                self.extra += u32::from(self.at.is_extra());
+                if self.extra >= MAX_EXTRA {
+                    return Err(Flaw::Chunk);
+                }
+            }
         }
         Ok(rest)
     }
@@ -253,7 +264,6 @@ impl Watch {
     fn bare_lf(&self) -> Flaw {
         match self.at {
             At::Version => Flaw::RequestLine,
-            At::Trailers => Flaw::Chunk,
             _ => Flaw::BareLf,
         }
     }
@@ -263,11 +273,10 @@ impl Watch {
             At::Version => self.at = At::Fields,
             At::Fields if line.text.is_empty() => {
                 self.heads += 1;
+                self.extra = 0;
                 self.at = std::mem::take(&mut self.framing).body();
             }
             At::Fields => self.framing.field(line)?,
-            // What a trailer says is not looked at: none is passed on.
-            At::Trailers if line.text.is_empty() => self.at = At::Start,
             _ => {}
         }
         Ok(())
@@ -281,25 +290,55 @@ fn skip(bytes: &[u8], left: u64) -> (&[u8], u64) {
     (rest, left - here as u64)
 }
 
-/// What follows on a byte before or behind the data of a chunk (RFC 9112 §7.1).
+/// What follows on a byte before or behind the data of a chunk (RFC 9112 §7.1). What a trailer says
+/// is not looked at.
 fn around_chunk(at: At, byte: u8) -> Option<At> {
     Some(match (at, byte) {
-        (At::Size(size), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+        (At::Size(size, count @ ..MAX_DIGITS), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
             let digit = u64::from(char::from(byte).to_digit(16)?);
-            At::Size(Some(size.unwrap_or(0).checked_mul(16)?.checked_add(digit)?))
+            At::Size(size * 16 + digit, count + 1)
         }
-        (At::Size(Some(size)) | At::Extension(size, _), b'\r') => At::SizeLf(size),
-        (At::Size(Some(size)) | At::Extension(size, _), b';') => At::Extension(size, true),
-        (At::Size(Some(size)) | At::Extension(size, false), b' ' | b'\t') => {
+        (At::Size(_, 0), _) => return None,
+        (At::Size(size, _) | At::Extension(size, _), b'\r') => At::SizeLf(size),
+        (At::Size(size, _) | At::Extension(size, _), b';') => At::Extension(size, true),
+        (At::Size(size, _) | At::Extension(size, false), b' ' | b'\t') => {
             At::Extension(size, false)
         }
-        (At::Extension(size, true), byte) if byte != b'\n' => At::Extension(size, true),
-        (At::SizeLf(0), b'\n') => At::Trailers,
+        (At::Extension(size, true), byte) if is_text(byte) => At::Extension(size, true),
+        (At::SizeLf(0) | At::TrailerLf, b'\n') => At::Trailer,
         (At::SizeLf(size), b'\n') => At::Data(size),
         (At::DataCr, b'\r') => At::DataLf,
-        (At::DataLf, b'\n') => At::Size(None),
+        (At::DataLf, b'\n') => At::Size(0, 0),
+        (At::Trailer, b'\r') => At::EndLf,
+        (At::EndLf, b'\n') => At::Start,
+        (At::Trailer | At::TrailerName, byte) if is_token(byte) => At::TrailerName,
+        (At::TrailerName, b':') => At::TrailerValue,
+        (At::TrailerValue, b'\r') => At::TrailerLf,
+        (At::TrailerValue, byte) if is_text(byte) => At::TrailerValue,
         _ => return None,
     })
+}
+
+/// A byte of a field name (RFC 9110 §5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A byte of a field value (RFC 9110 §5.5).
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+// === impl At ===
+
+impl At {
+    /// Whether the byte before it belongs to an extension or a trailer.
+    fn is_extra(self) -> bool {
+        matches!(
+            self,
+            Self::Extension(..) | Self::TrailerName | Self::TrailerValue | Self::TrailerLf
+        )
+    }
 }
 
 // === impl Framing ===
@@ -319,6 +358,8 @@ impl Framing {
             // `parse` would take a sign.
             let plain = !line.cut && digits.bytes().all(|b| b.is_ascii_digit());
             let length = plain.then(|| digits.parse().ok()).flatten();
+            // hyper keeps the two largest numbers for itself.
+            let length = length.filter(|length| *length < u64::MAX - 1);
             self.length = Some(length.ok_or(Flaw::Length)?);
         } else if let Some(value) = line.value_of(b"transfer-encoding") {
             if self.chunked || line.cut || !value.eq_ignore_ascii_case(b"chunked") {
@@ -335,7 +376,7 @@ impl Framing {
     /// What comes behind the head.
     fn body(self) -> At {
         match self.length {
-            _ if self.chunked => At::Size(None),
+            _ if self.chunked => At::Size(0, 0),
             None | Some(0) => At::Start,
             Some(length) => At::Body(length),
         }

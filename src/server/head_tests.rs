@@ -107,6 +107,10 @@ fn every_flaw_of_a_head_is_found() {
         ),
         (
             Flaw::Length,
+            post("Content-Length: 18446744073709551614\r\n", ""),
+        ),
+        (
+            Flaw::Length,
             post(&format!("Content-Length: {long}5\r\n"), ""),
         ),
         (
@@ -176,13 +180,49 @@ fn every_flaw_of_a_chunk_is_the_request_s_own() {
         "5\r\nhello!\r\n",
         "5\r\nhello\r\r",
         "10000000000000000\r\n",
+        "00000000000000005\r\n",
         "0\n",
         "0\r\n\n",
         "0\r\nx: 1\n\r\n",
+        "0\r\n\rx",
+        "0\r\nx\r\n",
+        "0\r\n: 1\r\n",
+        "0\r\nx : 1\r\n",
+        "0\r\n x: 1\r\n",
+        "0\r\nx: 1\r\n 2\r\n",
+        "0\r\nx: 1\r2\r\n",
+        "0\r\nx: \0\r\n",
+        "5;\0\r\n",
+        "5;\x7f\r\n",
     ] {
         let stream = post("Transfer-Encoding: chunked\r\n", chunks);
         let found = (1, Some((1, Flaw::Chunk)));
         assert_eq!(watched(stream.as_bytes()), found, "{chunks:?}");
+    }
+}
+
+#[test]
+fn extensions_and_trailers_have_a_limit_for_the_whole_body() {
+    let long = format!("5;{}\r\nhello\r\n", "x".repeat(1000));
+    let blank = format!("5{}\r\nhello\r\n", " ".repeat(1001));
+    for (chunks, flaw) in [
+        (format!("{}0\r\n\r\n", long.repeat(16)), None),
+        (format!("{}0\r\n\r\n", blank.repeat(16)), None),
+        (long.repeat(17), Some((1, Flaw::Chunk))),
+        (blank.repeat(17), Some((1, Flaw::Chunk))),
+        (
+            format!("0;{}\r\n", "\"".repeat(20_000)),
+            Some((1, Flaw::Chunk)),
+        ),
+    ] {
+        // Each body has its own.
+        let stream = post("Transfer-Encoding: chunked\r\n", &chunks);
+        let mut watch = Watch::new();
+        assert_eq!(watch.feed(stream.as_bytes()).err(), flaw);
+        if flaw.is_none() {
+            assert_eq!(watch.feed(stream.as_bytes()), Ok(()));
+            assert_eq!(watch.heads(), 2);
+        }
     }
 }
 

@@ -72,6 +72,7 @@ async fn answer(
 ) -> Response<ResponseBody> {
     let snapshot = shared.snapshot.load_full();
     let (head, body) = request.into_parts();
+    let persistent = head.version <= Version::HTTP_11;
     let body = Received::new(body, &client.arriving);
     let peer = client.peer(&snapshot.trusted);
     let id = request_id(&head.headers, peer);
@@ -87,10 +88,7 @@ async fn answer(
     );
     if let Some(flaw) = client.flaw() {
         let rejection = Rejection::noted(Reason::BadRequest, flaw.to_string());
-        let mut response = refuse(rejection, None, exchange);
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
-        return response;
+        return last_if_lost(refuse(rejection, None, exchange), client, persistent);
     }
     // hyper measures those of HTTP/1.1.
     if head.version == Version::HTTP_2 && http2::is_too_large(&head, &snapshot.limits) {
@@ -114,11 +112,14 @@ async fn answer(
             };
             match proxy::carry(errand, exchange).await {
                 Ok(response) => response,
-                Err((rejection, exchange)) => refuse(rejection, None, exchange),
+                Err((rejection, exchange)) => {
+                    last_if_lost(refuse(rejection, None, exchange), client, persistent)
+                }
             }
         }
         Ok((Verdict::Token(mount), _)) => {
-            oauth::token(&mount, &snapshot, head, body, exchange).await
+            let response = oauth::token(&mount, &snapshot, head, body, exchange).await;
+            last_if_lost(response, client, persistent)
         }
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
         Ok((Verdict::Preflight(route), _)) => preflight(&route, &head, exchange),
@@ -164,6 +165,19 @@ async fn verdict(
         Verdict::Metadata | Verdict::Options(_) | Verdict::Refused(None, _) => {}
     }
     Ok((verdict, view.canonical()))
+}
+
+/// Announces the close of a connection that can carry nothing more; hyper just closes it. Streams of
+/// HTTP/2 end each by itself.
+fn last_if_lost(
+    mut response: Response<ResponseBody>,
+    client: &Client,
+    persistent: bool,
+) -> Response<ResponseBody> {
+    if persistent && client.is_lost() {
+        send_away(&mut response);
+    }
+    response
 }
 
 /// Answers an `OPTIONS` that goes no further.

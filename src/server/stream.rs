@@ -153,11 +153,11 @@ impl Socket {
             }
             _ => Reason::BadRequest,
         };
-        unparsed::refusal(
-            &self.shared,
-            self.client.address,
-            &Rejection::noted(reason, "the request head cannot be parsed"),
-        )
+        let rejection = match self.client.flaw_ahead() {
+            Some(flaw) => Rejection::noted(Reason::BadRequest, flaw.to_string()),
+            None => Rejection::noted(reason, "the request head cannot be parsed"),
+        };
+        unparsed::refusal(&self.shared, self.client.address, &rejection)
     }
 
     fn poll_substitute(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 /// A client's body. While it lives, bytes from the client belong to it and not to a next head:
-/// an upstream may answer before a request has ended.
+/// an upstream may answer before a request has ended. Behind a body that breaks off they do for good:
+/// nobody knows where it would have ended.
 #[derive(Debug)]
 pub struct Received {
     body: Incoming,
@@ -49,7 +50,9 @@ impl Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.arriving = None;
+        } else if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
             self.ended();
         }
         polled

@@ -9,14 +9,18 @@ mod log;
 pub mod program;
 mod raw;
 mod raw_upstream;
+pub mod real;
+mod recorder;
 mod redis;
 mod scripted;
+pub mod strict;
 pub mod tls_upstream;
 
 pub use client::{Reply, Request, request};
 pub use log::LogSink;
 pub use raw::Raw;
 pub use raw_upstream::RawUpstream;
+pub use recorder::Recorder;
 pub use redis::RedisServer;
 pub use scripted::Scripted;
 

@@ -35,6 +35,19 @@ impl Raw {
         let _ = self.stream.write_all(bytes).await;
     }
 
+    /// Reads the head of a request, as an upstream does; `None` if there are no more.
+    pub async fn asked(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = find(&self.unread, b"\r\n\r\n") {
+                let head: Vec<u8> = self.unread.drain(..end + 4).collect();
+                return Some(String::from_utf8_lossy(&head).into_owned());
+            }
+            if self.read_some().await == 0 {
+                return None;
+            }
+        }
+    }
+
     /// Reads one reply with a Content-Length body (or none); head and body as text.
     pub async fn reply(&mut self) -> (String, String) {
         within("a reply", async {
