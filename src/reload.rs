@@ -29,9 +29,6 @@ const LARGEST: u64 = 8 << 20;
 /// A file that has just changed may still be in the writing.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// How long a start or a reload waits for the names of upstreams to be resolved.
-const FIRST_ANSWERS: Duration = Duration::from_secs(2);
-
 /// Keys and tables that only a restart can change.
 const AT_START: [&str; 8] = [
     "server.listen",
@@ -68,7 +65,7 @@ struct State {
     tried: Seen,
     fetchers: Vec<Fetcher>,
     /// What is done for the upstreams of the snapshot in force.
-    upkeep: Vec<Upkeep>,
+    upkeep: Upkeep,
 }
 
 /// What the configuration was read from: the file, and a digest of each that it names and that is
@@ -100,11 +97,12 @@ impl Reloader {
     pub async fn start(path: PathBuf, shared: Arc<Shared>, env: Env) -> Arc<Self> {
         let snapshot = shared.snapshot.load_full();
         connect(&snapshot);
-        let state = State {
+        let mut state = State {
             tried: Seen::now(&path, snapshot.config.files()),
             fetchers: snapshot.providers.iter().map(Fetcher::start).collect(),
-            upkeep: start_upkeep(&snapshot).await,
+            upkeep: Upkeep::default(),
         };
+        state.upkeep.replace(&snapshot.upstreams).await;
         shared.observer.metrics.config_last_reload_successful.set(1);
         shared
             .observer
@@ -170,19 +168,7 @@ impl Reloader {
         let started = start_fetchers(&new, &state.fetchers);
         connect(&new);
         await_keys(&new, &started).await;
-        // Both old and new would have a say in what becomes of the servers that they share.
-        let before = std::mem::take(&mut state.upkeep);
-        let names: Vec<_> = new
-            .upstreams
-            .iter()
-            .map(|upstream| &*upstream.name)
-            .collect();
-        for upkeep in before {
-            if !names.contains(&upkeep.name()) {
-                upkeep.retire();
-            }
-        }
-        state.upkeep = start_upkeep(&new).await;
+        state.upkeep.replace(&new.upstreams).await;
         self.shared.snapshot.store(Arc::new(new));
         let current = self.shared.snapshot.load_full();
         in_force(&current, Some(&old), &self.shared);
@@ -284,18 +270,6 @@ fn start_fetchers(snapshot: &Snapshot, running: &[Fetcher]) -> Vec<Fetcher> {
         })
         .map(Fetcher::start)
         .collect()
-}
-
-/// Starts the background tasks of upstreams, and gives names that were never resolved a moment, so that the first
-/// requests find servers.
-async fn start_upkeep(snapshot: &Snapshot) -> Vec<Upkeep> {
-    let mut upkeep: Vec<Upkeep> = snapshot.upstreams.iter().map(Upkeep::start).collect();
-    let deadline = Instant::now() + FIRST_ANSWERS;
-    for upkeep in &mut upkeep {
-        let left = deadline.saturating_duration_since(Instant::now());
-        upkeep.settled(left).await;
-    }
-    upkeep
 }
 
 /// Gives new issuers a moment to load their keys, so that the swap costs no request. One that is

@@ -1,7 +1,6 @@
 //! `[upstream.*]`: servers and how requests are shared among them, with what the snapshot before knew of them.
 
-use super::compile::Env;
-use super::transport;
+use super::{compile::Env, transport};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::headers;

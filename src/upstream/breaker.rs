@@ -114,10 +114,8 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::{Breaker, InFlight};
-    use crate::upstream::server::ServerKey;
-    use crate::upstream::{Group, SendError, Server};
+    use crate::upstream::{SendError, Server};
     use futures_util::FutureExt as _;
-    use prometheus::{IntGaugeVec, Opts};
     use std::sync::Arc;
     use std::sync::atomic::Ordering::SeqCst;
     use std::time::Duration;
@@ -125,15 +123,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     fn server() -> Arc<Server> {
-        let gauge = Opts::new("healthy", "of the test");
-        let gauge = IntGaugeVec::new(gauge, &["upstream", "server"]).expect("a gauge");
-        let key = ServerKey {
-            address: ([127, 0, 0, 1], 1).into(),
-            host: "127.0.0.1",
-            tls: false,
-        };
-        let group = Group::new("api".into(), gauge);
-        Arc::new(Server::new(key, "127.0.0.1:1".into(), &group))
+        Arc::new(Server::alone(([127, 0, 0, 1], 1).into()))
     }
 
     #[tokio::test]

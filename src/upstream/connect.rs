@@ -62,7 +62,7 @@ pub(super) async fn http2(
     opened.unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
+pub(super) async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
     let tcp = |error| ConnectError::Tcp(Arc::new(error));
     let stream = TcpStream::connect(server.address).await.map_err(tcp)?;
     stream.set_nodelay(true).map_err(tcp)?;
@@ -72,7 +72,7 @@ async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
     Ok(stream)
 }
 
-async fn secure(
+pub(super) async fn secure(
     stream: TcpStream,
     server: &Server,
     transport: &Transport,

@@ -1,5 +1,6 @@
 //! Why a request got no response.
 
+use super::Report;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub enum ConnectError {
 /// Why a request got no response.
 #[derive(Debug)]
 pub enum SendError {
-    /// There is no server to ask.
+    /// No server is known to be well.
     NoServer,
     /// No connection could be made; nothing was sent.
     Connect(ConnectError),
@@ -98,6 +99,17 @@ impl SendError {
             return Self::Protocol(error);
         }
         Self::Reset(error)
+    }
+
+    /// What this says of the server that was asked, if it says something.
+    pub(super) fn report(&self) -> Option<Report> {
+        match self {
+            Self::Connect(_) => Some(Report::ConnectFailed),
+            Self::Timeout => Some(Report::TimedOut),
+            Self::Protocol(_) => Some(Report::Protocol),
+            Self::Reset(_) => Some(Report::Reset),
+            Self::NoServer | Self::Overloaded | Self::Upload => None,
+        }
     }
 }
 

@@ -1,24 +1,25 @@
 //! Asks servers whether they are well.
 
-use super::Upstream;
 use super::server::{Server, millis};
+use super::transport::{Protocol, Transport};
+use super::{Upstream, connect};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::uri::PathAndQuery;
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode, Uri, Version};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::collections::HashMap;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{AbortHandle, JoinSet};
 
 /// The head of an answer may not be larger than this.
-const MAX_HEAD: usize = 16 << 10;
+const MAX_HEAD: u16 = 16 << 10;
 
 /// What is asked, and which answers are good: `[upstream.*.health]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +94,11 @@ async fn check(upstream: Arc<Upstream>, server: Arc<Server>, rules: HealthRules)
     // Not all at once after a start.
     tokio::time::sleep(rules.interval.mul_f64(0.1 * fastrand::f64())).await;
     loop {
-        let asked = tokio::time::timeout(rules.timeout, ask(&server, &rules.path)).await;
+        let asked = tokio::time::timeout(
+            rules.timeout,
+            ask(&server, &upstream.transport, &rules.path),
+        )
+        .await;
         let answer = match asked {
             Ok(Ok(status)) if rules.is_good(status) => Ok(()),
             Ok(Ok(status)) => Err(format!("status {}", status.as_u16())),
@@ -117,36 +122,78 @@ async fn check(upstream: Arc<Upstream>, server: Arc<Server>, rules: HealthRules)
 }
 
 /// Asks once, on a connection of its own: one that is kept would not tell whether new ones are accepted.
-async fn ask(server: &Server, path: &PathAndQuery) -> io::Result<StatusCode> {
-    let stream = connect(server).await?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+async fn ask(
+    server: &Server,
+    transport: &Transport,
+    path: &PathAndQuery,
+) -> io::Result<StatusCode> {
+    let stream = connect::tcp(server).await.map_err(io::Error::other)?;
+    if server.tls {
+        let secured = connect::secure(stream, server, transport).await;
+        let stream = secured.map_err(io::Error::other)?;
+        return ask_on(stream, server, transport.protocol, path).await;
+    }
+    ask_on(stream, server, transport.protocol, path).await
+}
+
+async fn ask_on<T>(
+    stream: T,
+    server: &Server,
+    protocol: Protocol,
+    path: &PathAndQuery,
+) -> io::Result<StatusCode>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = TokioIo::new(stream);
+    // The connection ends with the question.
     let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = Uri::from(path.clone());
-    let headers = request.headers_mut();
-    let host = HeaderValue::from_str(server.authority()).map_err(io::Error::other)?;
-    headers.insert(HOST, host);
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    headers.insert(
-        USER_AGENT,
-        HeaderValue::from_static("bonterra-gateway health check"),
-    );
-    let response = sender.send_request(request).await;
+    let response = match protocol {
+        Protocol::Http1 => {
+            let begun = http1::Builder::new()
+                .max_buf_size(MAX_HEAD.into())
+                .handshake(stream);
+            let (mut sender, connection) = begun.await.map_err(io::Error::other)?;
+            driver.spawn(connection);
+            sender.send_request(question(server, protocol, path)?).await
+        }
+        Protocol::Http2 => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_header_list_size(MAX_HEAD.into());
+            let begun = builder.handshake(stream).await;
+            let (mut sender, connection) = begun.map_err(io::Error::other)?;
+            driver.spawn(connection);
+            sender.send_request(question(server, protocol, path)?).await
+        }
+    };
     Ok(response.map_err(io::Error::other)?.status())
 }
 
-/// The connection to ask on.
-async fn connect(server: &Server) -> io::Result<TcpStream> {
-    if server.tls {
-        // As with requests: never in the clear to a server that is meant to be asked by TLS.
-        return Err(io::ErrorKind::Unsupported.into());
+fn question(
+    server: &Server,
+    protocol: Protocol,
+    path: &PathAndQuery,
+) -> io::Result<Request<Empty<Bytes>>> {
+    let mut request = Request::new(Empty::new());
+    let headers = request.headers_mut();
+    let agent = HeaderValue::from_static("bonterra-gateway health check");
+    headers.insert(USER_AGENT, agent);
+    match protocol {
+        Protocol::Http1 => {
+            let host = HeaderValue::from_str(server.authority()).map_err(io::Error::other)?;
+            headers.insert(HOST, host);
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            *request.uri_mut() = Uri::from(path.clone());
+        }
+        Protocol::Http2 => {
+            let scheme = if server.tls { "https" } else { "http" };
+            let uri = Uri::builder().scheme(scheme).authority(server.authority());
+            let uri = uri.path_and_query(path.clone()).build();
+            *request.uri_mut() = uri.map_err(io::Error::other)?;
+            *request.version_mut() = Version::HTTP_2;
+        }
     }
-    TcpStream::connect(server.address).await
+    Ok(request)
 }
 
 #[cfg(test)]

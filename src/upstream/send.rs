@@ -13,7 +13,7 @@ use http::header::UPGRADE;
 use http::{Method, Request};
 use http_body::Body as _;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What is known of a request besides itself.
@@ -21,7 +21,7 @@ use std::time::Instant;
 pub struct Call<'a> {
     /// Where it goes.
     pub upstream: &'a Upstream,
-    /// What keeps it with a server ([`Upstream::key`]).
+    /// What keeps it with a server, if anything: [`Upstream::key`].
     pub key: Option<u64>,
     /// How its body fares.
     pub upload: Option<&'a UploadState>,
@@ -31,19 +31,20 @@ pub struct Call<'a> {
     pub deadline: Option<Instant>,
 }
 
-/// Whom an attempt asks.
-struct Whom<'a> {
-    /// Those who were asked before.
-    tried: &'a [u64],
-    /// Who is asked now, once that is known.
-    asked: &'a OnceLock<Arc<Server>>,
-}
-
 /// What it takes to send a request again.
 struct Second {
     spare: Spare,
     replay: Replay,
     idempotent: bool,
+}
+
+/// Where an attempt stands.
+struct Attempted<'a> {
+    /// The server that it asks, once it has a place there.
+    asked: &'a mut Option<Arc<Server>>,
+    /// Those that were asked before.
+    tried: &'a [u64],
+    began: Instant,
 }
 
 /// Why an attempt brought nothing, and what is left of its request.
@@ -75,15 +76,16 @@ pub async fn send(
     let second = Second::of(&mut request, call.upstream);
     let (mut number, mut began, mut tried) = (1, call.sent, Vec::new());
     loop {
-        let asked = OnceLock::new();
-        let whom = Whom {
+        let mut asked = None;
+        let attempt = Attempted {
+            asked: &mut asked,
             tried: &tried,
-            asked: &asked,
+            began,
         };
-        let attempt = one(&call, request, second.as_ref(), whom, began, exchange);
+        let attempt = one(&call, request, second.as_ref(), attempt, exchange);
         let outcome = call.in_time(began, attempt).await;
-        if let (Some(server), Some(report)) = (asked.get(), call.report(&outcome)) {
-            server.report(report);
+        if let Some(server) = asked {
+            call.report(&server, &outcome);
         }
         let outcome = outcome?;
         let (fault, untouched) = match &outcome {
@@ -163,21 +165,20 @@ async fn one(
     call: &Call<'_>,
     request: Request<Upload>,
     second: Option<&Second>,
-    whom: Whom<'_>,
-    now: Instant,
+    attempt: Attempted<'_>,
     exchange: &mut Exchange,
 ) -> Result<Dispatched, Failed> {
-    let upstream = call.upstream;
-    let place = match place(call, whom.tried).await {
+    let (upstream, now) = (call.upstream, attempt.began);
+    let place = match place(call, attempt.tried).await {
         Ok(place) => place,
         Err(error) => return Err(Failed::before(error, None, request)),
     };
-    let server = Arc::clone(whom.asked.get_or_init(|| Arc::clone(&place.0)));
+    let server = &*attempt.asked.insert(Arc::clone(&place.0));
     match upstream.transport.protocol {
         Protocol::Http1 => {
-            over_http1(upstream, &server, place, request, second, now, exchange).await
+            over_http1(upstream, server, place, request, second, now, exchange).await
         }
-        Protocol::Http2 => over_http2(upstream, &server, place, request).await,
+        Protocol::Http2 => over_http2(upstream, server, place, request).await,
     }
 }
 
@@ -309,23 +310,19 @@ async fn over_http2(
 // === impl Call ===
 
 impl Call<'_> {
-    /// What an attempt says of the server that was asked, if it does.
-    fn report(&self, outcome: &Result<Result<Dispatched, Failed>, SendError>) -> Option<Report> {
-        let error = match outcome {
-            Ok(Ok((response, _))) => return Some(Report::Answered(response.status())),
-            Ok(Err(failed)) => &failed.error,
-            Err(error) => error,
+    /// Tells the server how the attempt ended.
+    fn report(&self, server: &Server, outcome: &Result<Result<Dispatched, Failed>, SendError>) {
+        let report = match outcome {
+            Ok(Ok((response, _))) => Some(Report::Answered(response.status())),
+            // It says itself that it has not worked on it: one that goes in good order.
+            Ok(Err(failed)) if failed.unprocessed => None,
+            Ok(Err(failed)) => failed.error.report(),
+            // The next byte was the client's to send.
+            Err(_) if self.upload.is_some_and(UploadState::waits_for_client) => None,
+            Err(error) => error.report(),
         };
-        match error {
-            SendError::Connect(_) => Some(Report::ConnectFailed),
-            SendError::Protocol(_) => Some(Report::Protocol),
-            SendError::Reset(_) => Some(Report::Reset),
-            // While the client is to send, the server is not to blame.
-            SendError::Timeout => {
-                let waits = self.upload.is_some_and(UploadState::waits_for_client);
-                (!waits).then_some(Report::TimedOut)
-            }
-            SendError::NoServer | SendError::Overloaded | SendError::Upload => None,
+        if let Some(report) = report {
+            server.report(report);
         }
     }
 

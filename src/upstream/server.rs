@@ -37,7 +37,6 @@ pub struct Server {
     /// Whether it speaks TLS.
     pub tls: bool,
     pub(super) in_flight: AtomicUsize,
-    /// Those who wait for a place at it.
     pub(super) queue: Queue,
     /// Why it gets no requests; 0 if it does.
     out: AtomicU8,
@@ -123,6 +122,22 @@ impl Server {
             back_since: AtomicU64::new(0),
             group: Arc::downgrade(group),
         }
+    }
+
+    /// One that belongs to nobody.
+    #[cfg(test)]
+    pub(super) fn alone(address: SocketAddr) -> Self {
+        let key = ServerKey {
+            address,
+            host: &address.ip().to_string(),
+            tls: false,
+        };
+        let gauge = prometheus::IntGaugeVec::new(
+            prometheus::Opts::new("healthy", "x"),
+            &["upstream", "server"],
+        );
+        let group = Group::new("alone".into(), gauge.expect("a gauge"));
+        Self::new(key, address.to_string().into(), &group)
     }
 
     pub(super) fn key(&self) -> ServerKey<'_> {

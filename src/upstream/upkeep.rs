@@ -1,4 +1,4 @@
-//! What an upstream needs done in the background while its snapshot is in force.
+//! What upstreams need done in the background while their snapshot is in force.
 
 use super::eject::Group;
 use super::server::millis;
@@ -7,74 +7,94 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-/// The background tasks of an upstream: names, health, and the return of servers that are out. They end when this is
-/// dropped.
+/// How long a start or a reload waits for names to be resolved.
+const FIRST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// The background tasks of the upstreams in force: names, health, and the return of servers that are out. They end
+/// when this is dropped.
+#[derive(Debug, Default)]
+pub struct Upkeep(Vec<Tasks>);
+
+/// Those of one upstream.
 #[derive(Debug)]
-pub struct Upkeep {
+struct Tasks {
     upstream: Arc<Upstream>,
     /// Whether every name was tried once.
     tried: watch::Receiver<bool>,
     #[expect(dead_code, reason = "tasks end when it is dropped")]
-    tasks: JoinSet<()>,
+    running: JoinSet<()>,
 }
 
 // === impl Upkeep ===
 
 impl Upkeep {
-    /// Starts the tasks of an upstream. From here on its rules hold for its servers, those included that it has in
-    /// common with the upstream before it.
-    pub fn start(upstream: &Arc<Upstream>) -> Self {
-        upstream.servers.take_seats(upstream.eject);
+    /// Starts the tasks of these upstreams in place of those before, and gives names that were never resolved a
+    /// moment, so that the first requests find servers. From here on the upstreams' rules hold for their servers,
+    /// those included that they have in common with the upstreams before them.
+    pub async fn replace(&mut self, upstreams: &[Arc<Upstream>]) {
+        // First the old ones end: both would have a say in what becomes of the servers that they share.
+        for tasks in std::mem::take(&mut self.0) {
+            let name = &tasks.upstream.name;
+            if !upstreams.iter().any(|upstream| upstream.name == *name) {
+                tasks.retire();
+            }
+        }
+        self.0 = upstreams.iter().map(Tasks::start).collect();
+        let deadline = Instant::now() + FIRST_ANSWERS;
+        for tasks in &mut self.0 {
+            tasks.settled(deadline).await;
+        }
+    }
+}
+
+// === impl Tasks ===
+
+impl Tasks {
+    fn start(upstream: &Arc<Upstream>) -> Self {
+        let servers = &upstream.servers;
+        servers.take_seats(upstream.eject);
         let (tell, tried) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        if upstream.servers.has_names() {
-            tasks.spawn(resolve::run(Arc::clone(upstream), tell));
+        let mut running = JoinSet::new();
+        if servers.has_names() {
+            running.spawn(resolve::run(Arc::clone(upstream), tell));
         }
         if upstream.eject.is_some() {
-            tasks.spawn(let_in_again(Arc::clone(&upstream.servers.group)));
+            running.spawn(let_in_again(Arc::clone(&servers.group)));
         }
         match &upstream.health {
-            Some(rules) => drop(tasks.spawn(health::run(Arc::clone(upstream), rules.clone()))),
-            // Nobody would find out that it is well again.
+            Some(rules) => drop(running.spawn(health::run(Arc::clone(upstream), rules.clone()))),
+            // Nobody would find out that they are well again.
             None => {
-                for server in upstream.servers.list() {
-                    if !server.is_well() {
-                        upstream.servers.group.set_well(&server, true, millis());
-                    }
-                }
+                let unwell = servers.list().into_iter().filter(|one| !one.is_well());
+                unwell.for_each(|server| servers.group.set_well(&server, true, millis()));
             }
         }
         Self {
             upstream: Arc::clone(upstream),
             tried,
-            tasks,
+            running,
         }
     }
 
-    /// The name of the upstream.
-    pub fn name(&self) -> &str {
-        &self.upstream.name
-    }
-
-    /// Waits until the addresses of every name are known, have turned out not to be had, or `patience` is over.
-    pub async fn settled(&mut self, patience: Duration) {
-        if self.upstream.servers.are_resolved() {
+    /// Waits until the addresses of every name are known, have turned out not to be had, or time is over.
+    async fn settled(&mut self, deadline: Instant) {
+        let servers = &self.upstream.servers;
+        if servers.are_resolved() {
             return;
         }
         let tried = self.tried.wait_for(|tried| *tried);
-        let in_time = tokio::time::timeout(patience, tried).await.is_ok();
-        if !in_time || !self.upstream.servers.are_resolved() {
+        let in_time = tokio::time::timeout_at(deadline, tried).await.is_ok();
+        if !in_time || !servers.are_resolved() {
             tracing::warn!(upstream = %self.upstream.name, "names not resolved yet; without any server, requests get 503");
         }
     }
 
     /// Ends for good: there is no upstream of this name any more.
-    pub fn retire(self) {
-        self.upstream
-            .servers
-            .group
-            .adopt(u64::MAX, None, &[], millis());
+    fn retire(self) {
+        let group = &self.upstream.servers.group;
+        group.adopt(u64::MAX, None, &[], millis());
     }
 }
 

@@ -1,8 +1,13 @@
 //! Servers that fail are out for a while.
 
-use super::{Fickle, config_of, healthy, servers};
+use super::{Fickle, healthy, servers};
 use crate::harness::{Gateway, eventually, local, nobody, request, within};
 use bonterra_gateway::demo::echo::Echo;
+
+/// Without retries, so that every failure is seen.
+fn config_of(lines: &str) -> String {
+    super::config_of(&format!("retry.attempts = 1\n{lines}"))
+}
 
 async fn get(gateway: &Gateway) -> u16 {
     request(gateway.address, "GET", "/api/x")
