@@ -198,6 +198,10 @@ fn plain_framing(head: &Parts) -> Result<(), Rejection> {
 /// What HTTP/1.1's parser and the watcher of its heads see to, for heads that came as HTTP/2: it must
 /// be possible to write them as HTTP/1.1, and then to read them in one way only.
 fn plain_fields(head: &Parts) -> Result<(), Rejection> {
+    // One that was left out, with the authority: it would be the root (RFC 9113 §8.3.1).
+    if head.uri.path().is_empty() {
+        return Err(bad("the target has no path"));
+    }
     if head.headers.contains_key(TRANSFER_ENCODING) {
         return Err(bad("Transfer-Encoding in HTTP/2"));
     }

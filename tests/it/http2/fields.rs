@@ -93,6 +93,10 @@ async fn malformed_pseudo_headers() {
     let world = World::start().await;
     let cases = vec![
         ("no path", but(":path", None)),
+        (
+            "no path and no authority",
+            vec![GOOD[0], GOOD[1], ("host", "a")],
+        ),
         ("an empty path", but(":path", Some(""))),
         ("the path twice", with(&[(":path", "/public/2")])),
         ("no method", but(":method", None)),
@@ -250,21 +254,6 @@ async fn a_body_that_is_not_as_long_as_announced() {
     .await;
     let seen = world.echo.seen();
     assert!(seen.iter().all(|seen| !seen.complete), "{seen:?}");
-}
-
-/// A path that is missing where there is no authority either is the root to hyper's reader, and that is
-/// what is judged: there is no route for it here.
-#[tokio::test]
-async fn no_path_and_no_authority_is_the_root() {
-    let world = World::start().await;
-    let list = vec![GOOD[0], GOOD[1], ("host", "a")];
-    assert_eq!(outcome(&world, &list).await, Outcome::Answered(404));
-    eventually("it is recorded", async || {
-        world.gateway.log.records().len() == 1
-    })
-    .await;
-    assert_eq!(world.gateway.log.records()[0]["path"], "/");
-    assert_eq!(world.echo.requests(), 0);
 }
 
 /// Trailers are held to the same.
