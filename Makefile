@@ -18,7 +18,7 @@ demo: ## gateway, simulated Bonterra Auth and an echo API on loopback, with comm
 
 # The printed commands of the demo are run as they are, so curl is needed too.
 # What tests talk to: proxies and servers of other makers, none of them started by its package.
-SERVERS := $(addprefix $(TOOLS)/,apache2 nginx python3 redis-server)
+SERVERS := $(addprefix $(TOOLS)/,apache2 nginx node python3 redis-server)
 
 test: $(TOOLS)/promtool $(SERVERS) ## all tests; the last line says how many ran
 	@command -v curl >/dev/null || { apt-get -q update; apt-get -q install -y --no-install-recommends curl; }
@@ -81,11 +81,11 @@ $(TOOLS)/promtool:
 		dpkg-deb -x prometheus_*.deb .; \
 		ln -sf prometheus/usr/bin/promtool ../promtool; fi
 
-# Upstreams of other makers for the tests. These two packages bring no service of the machine ...
-$(TOOLS)/apache2 $(TOOLS)/python3:
+# Upstreams and a client of other makers for the tests. These packages bring no service of the machine ...
+$(TOOLS)/apache2 $(TOOLS)/node $(TOOLS)/python3:
 	@mkdir -p $(TOOLS)
 	@name=$(@F); find_it() { PATH=/usr/sbin:/usr/bin:$$PATH command -v "$$name"; }; \
-	case $$name in apache2) package=apache2-bin;; *) package=$$name;; esac; \
+	case $$name in apache2) package=apache2-bin;; node) package=nodejs;; *) package=$$name;; esac; \
 	find_it >/dev/null || { apt-get -q update && apt-get -q install -y --no-install-recommends $$package; } \
 		|| { echo "$$name is missing: install Debian's package $$package" >&2; exit 1; }; \
 	ln -sf "$$(find_it)" $@

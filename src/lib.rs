@@ -3,11 +3,14 @@
 //! The way of a request, and the module that each step is in:
 //!
 //! ```text
-//! accept ─► Socket ─► hyper ─► RequestView ─► gateway::admit(&snapshot, &view, now)      server, request
-//!                                  route.find ─► authn ─► Identity ─► authz ─► Permit    route, authn, authz
+//! accept ─► (PROXY) ─► (TLS) ─► first bytes ─► http1 or http2 ─► hyper ─► RequestView    server, request
+//!                         gateway::admit(&snapshot, &view, now)                          gateway
+//!           route.find ─► limit by address ─► authn ─► authz ─► limit by caller ─► Permit route, limit, authn, authz
 //!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, headers, upstream
+//!             │                                            └ 101 ─► tunnel               proxy::upgrade
 //!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
-//!             ├ Options(allow) ─► 204 with Allow                                         server
+//!             ├ Options(allow), Preflight(route) ─► 204                                  server, cors
+//!             ├ CountAddress, CountCaller ─► here or in Redis, then once more            limit, store
 //!             ├ Needs(keys of an issuer) ─► one shared fetch, then once more             keys
 //!             ├ Needs(what the issuer says) ─► one question a token, then once more      introspection
 //!             └ Refused(rejection) ─► Rejection::reply                                   rejection

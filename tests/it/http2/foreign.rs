@@ -4,16 +4,6 @@ use crate::harness::program::shell;
 use crate::harness::{CONFIG, World, with_lines};
 use serde_json::{Value, json};
 
-/// Whether there is a curl that speaks HTTP/2.
-async fn is_there() -> bool {
-    let said = shell("curl --version").await;
-    let speaks = said.stdout.contains("HTTP2");
-    if !speaks {
-        eprintln!("not tested: there is no curl with HTTP/2");
-    }
-    speaks
-}
-
 async fn world() -> World {
     let lines = "max_concurrent_streams = 10\nmax_body = \"4MiB\"";
     World::with(&with_lines(CONFIG, "[server]", lines)).await
@@ -28,9 +18,11 @@ async fn curl(arguments: &str) -> String {
 
 #[tokio::test]
 async fn curl_gets_and_posts() {
-    if !is_there().await {
-        return;
-    }
+    let said = shell("curl --version").await;
+    assert!(
+        said.stdout.contains("HTTP2"),
+        "curl with HTTP/2 is missing: `make test` installs Debian's"
+    );
     let world = world().await;
     let base = format!("http://{}", world.gateway.address);
     let version = "-w '\\n%{http_version} %{http_code}' --http2-prior-knowledge";
@@ -98,10 +90,7 @@ const ask = (path, size) => new Promise((done) => {
 #[tokio::test]
 async fn node_posts_much_at_a_time() {
     let said = shell("node --version").await;
-    if said.code != Some(0) {
-        eprintln!("not tested: there is no Node.js");
-        return;
-    }
+    assert_eq!(said.code, Some(0), "node is missing: `make test` installs it");
     let world = world().await;
     let url = format!("http://{}", world.gateway.address);
     let said = shell(&format!("timeout 15 node -e '{SCRIPT}' {url}")).await;
