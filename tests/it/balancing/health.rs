@@ -1,6 +1,7 @@
 //! Servers are asked whether they are well, and left alone while they are not.
 
 use super::{Fickle, config_of, healthy, servers};
+use crate::harness::tls_upstream::{Authority, TlsUpstream};
 use crate::harness::{Gateway, assert_refused, eventually, nobody, request};
 
 const CHECKED: &str = "health = { path = \"/healthz\", interval = \"30ms\", timeout = \"2s\" }\n";
@@ -146,4 +147,34 @@ async fn a_reload_keeps_what_is_known_and_forgets_who_is_gone() {
         "another name"
     );
     assert_eq!(get(&gateway).await, 200);
+}
+
+/// Checks go the way that requests go: TLS with the upstream's authorities, and its version of HTTP.
+#[tokio::test]
+async fn checks_speak_as_requests_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    authority.write(folder.path(), "ca.pem");
+    stranger.write(folder.path(), "stranger.pem");
+    for (protocol, spoken) in [("http1", &b"http/1.1"[..]), ("http2", b"h2")] {
+        for (ca, well) in [("ca.pem", true), ("stranger.pem", false)] {
+            let server = TlsUpstream::start(&authority, "api.internal", &[spoken], None).await;
+            let label = server.url().replace("https://", "");
+            let ca = folder.path().join(ca);
+            let lines = format!(
+                "{}protocol = \"{protocol}\"\ntls = {{ ca_file = {ca:?}, server_name = \"api.internal\" }}\n{CHECKED}",
+                servers(&[&server.url()])
+            );
+            let gateway = Gateway::start(&config_of(&lines)).await;
+            if well {
+                eventually("checks", async || server.requests() > 4).await;
+                assert_eq!(get(&gateway).await, 200, "{protocol}");
+            } else {
+                eventually("unwell", async || get(&gateway).await == 503).await;
+                assert_eq!(server.requests(), 0, "{protocol}");
+            }
+            let known = healthy(&gateway, &label).await;
+            assert_eq!(known, Some(well), "{protocol}");
+        }
+    }
 }
