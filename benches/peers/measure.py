@@ -1,18 +1,24 @@
 """Starts a proxy on its core, makes sure that it does the job, loads it and reads what it cost."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import time
 from pathlib import Path
 
+from proxies import LARGE_BODY
+
 HERE = Path(__file__).resolve().parent
 PROXY_CORE = "0"
 LOAD_CORE = "1"
+BOTH_CORES = "0,1"
 CONNECTIONS = 64
+HTTP2_CONNECTIONS = 8  # with as many streams together as the others have connections
 START_TIMEOUT = 20  # seconds until a started program must answer
 WARM_UP = 1  # seconds
 
@@ -135,29 +141,88 @@ def cpu_seconds(pid):
     return own + sum(cpu_seconds(child) for child in children)
 
 
-def load(setting, seconds, token_file=None, once=False):
-    """Runs wrk; returns its counts, or None when the tokens that may be sent once did not suffice."""
-    command = ["taskset", "-c", LOAD_CORE, setting.programs["wrk"], "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
-    command += ["-s", str(HERE / "load.lua"), f"http://127.0.0.1:{setting.proxy_port}/api/item", "--"]
-    if token_file:
-        command += [str(setting.directory / token_file)] + (["once"] if once else [])
+def load(setting, scenario, seconds):
+    """Loads the proxy; returns the counts, or None when the tokens that may be sent once did not suffice."""
+    counts = (http2_load if scenario.http2 else http1_load)(setting, scenario, seconds)
+    if counts and (counts["refused"] or counts["socket_errors"] or not counts["requests"]):
+        raise Failure(f"not every request succeeded: {counts}")
+    return counts
+
+
+def http1_load(setting, scenario, seconds):
+    """By wrk. Both cores: two threads of it, and twice the connections, so that two workers have what one has."""
+    cores, threads = (BOTH_CORES, 2) if scenario.both_cores else (LOAD_CORE, 1)
+    command = ["taskset", "-c", cores, setting.programs["wrk"], f"-t{threads}", f"-c{CONNECTIONS * threads}"]
+    command += [f"-d{seconds}s", "-s", str(HERE / "load.lua")]
+    command += [f"http://127.0.0.1:{setting.proxy_port}{scenario.path}", "--"]
+    if scenario.tokens:
+        command += [str(setting.directory / scenario.tokens)] + (["once"] if scenario.once else [])
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60, check=False)
     result = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
     if done.returncode != 0 or result is None:
         raise Failure(f"wrk failed: {done.stdout} {done.stderr}")
     if "TOKENS RAN OUT" in done.stderr:
         return None
-    counts = json.loads(result.removeprefix("RESULT "))
-    if counts["refused"] or counts["socket_errors"] or not counts["requests"]:
-        raise Failure(f"not every request succeeded: {counts}")
-    return counts
+    return json.loads(result.removeprefix("RESULT "))
 
 
-def one_round(setting, process, seconds, token_file, once):
+def http2_load(setting, scenario, seconds):
+    """By h2load, which tells statuses and how long each request took."""
+    command = ["taskset", "-c", LOAD_CORE, setting.programs["h2load"], "-t1", f"-c{HTTP2_CONNECTIONS}"]
+    command += [f"-m{CONNECTIONS // HTTP2_CONNECTIONS}", f"-D{seconds}"]
+    done, times = h2load(setting, command, scenario)
+    counts = re.search(r"requests: .* (\d+) done, .* (\d+) errored, (\d+) timeout", done)
+    statuses = re.search(r"status codes: (\d+) 2xx", done)
+    if not counts or not statuses or not times:
+        raise Failure(f"h2load failed: {done}")
+    requests, errored, timeout = map(int, counts.groups())
+    times.sort()
+    return {
+        "requests": requests,
+        "microseconds": seconds * 1_000_000,
+        "p50": times[len(times) // 2],
+        "p99": times[len(times) * 99 // 100],
+        "socket_errors": errored + timeout,
+        "refused": requests - int(statuses[1]),
+    }
+
+
+def h2load(setting, command, scenario):
+    """What it says, and the microseconds of each request."""
+    log = setting.directory / "h2load.log"
+    log.unlink(missing_ok=True)
+    command = [*command, f"--log-file={log}"]
+    if scenario.tokens:
+        command += ["-H", f"authorization: Bearer {first_line(setting.directory / scenario.tokens)}"]
+    command += [f"http://127.0.0.1:{setting.http2_port}{scenario.path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    times = []
+    with contextlib.suppress(OSError), open(log, encoding="ascii") as lines:
+        times = [int(line.split()[2]) for line in lines]
+    return done.stdout + done.stderr, times
+
+
+def check_http2(setting, scenario):
+    """HTTP/2 must be checked like HTTP/1.1, which all the other checks came by."""
+    bare = dataclasses.replace(scenario, tokens=None)
+    done, _ = h2load(setting, [setting.programs["h2load"], "-t1", "-c1", "-n10"], bare)
+    wanted = "10 4xx" if scenario.checked else "10 2xx"
+    if wanted not in done:
+        raise Failure(f"by HTTP/2 without a token, {wanted} were expected: {done}")
+
+
+def check_large(setting, scenario):
+    headers = bearer(first_line(setting.directory / scenario.tokens)) if scenario.tokens else {}
+    status, body = get(setting.proxy_port, scenario.path, headers)
+    if status != 200 or len(body) != LARGE_BODY:
+        raise Failure(f"answers {status} and {len(body)} bytes where {LARGE_BODY} were expected")
+
+
+def one_round(setting, scenario, process, seconds):
     """Warms up, loads for `seconds`, and returns the figures of the round; None when the tokens ran out."""
-    load(setting, WARM_UP, "known.txt" if once else token_file)
+    load(setting, dataclasses.replace(scenario, tokens="known.txt", once=False) if scenario.once else scenario, WARM_UP)
     before = cpu_seconds(process.pid)
-    counts = load(setting, seconds, token_file, once)
+    counts = load(setting, scenario, seconds)
     if counts is None:
         return None
     cpu = cpu_seconds(process.pid) - before

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the gateway beside other proxies: same origin, same load, one core each, in one run. See README.md.
 
-    benches/peers/run.py [--rounds 3] [--seconds 4] [--only gateway,haproxy] [--scenarios plain,known,rotation,unseen]
+    benches/peers/run.py [--rounds 3] [--seconds 4] [--only gateway,haproxy] [--scenarios plain,known,h2,large,scale]
 
 GATEWAY_BIN names the gateway to measure; without it this repository is built with the profile `dist`.
 """
@@ -21,10 +21,9 @@ import install
 import measure
 import report
 from install import say
-from proxies import AUDIENCE, KNOWN, PLAIN, PROXIES, ROTATION, SCENARIOS, UNSEEN, Setting
+from proxies import AUDIENCE, LARGE_BODY, PROXIES, SCENARIOS, Setting
 
 ROTATION_TOKENS = 5000
-TOKEN_FILES = {PLAIN: None, KNOWN: "known.txt", ROTATION: "rotation.txt", UNSEEN: "unseen.txt"}
 TOKENS_GOOD_FOR = 12 * 60 * 60  # seconds; they live for a day
 
 
@@ -35,8 +34,8 @@ def options():
     parser.add_argument("--unseen-seconds", type=int, default=3, help="length of a round with tokens never seen (3)")
     parser.add_argument("--unseen-tokens", type=int, default=100_000, help="how many of those are signed (100000)")
     parser.add_argument("--only", type=names_of([p.name for p in PROXIES]), help="proxies, comma-separated (all)")
-    parser.add_argument("--scenarios", type=names_of(SCENARIOS), help="scenarios, comma-separated (all)")
-    parser.add_argument("--port", type=int, default=18400, help="first of four ports on loopback (18400)")
+    parser.add_argument("--scenarios", type=names_of([s.name for s in SCENARIOS]), help="scenarios, comma-separated (all)")
+    parser.add_argument("--port", type=int, default=18400, help="first of five ports on loopback (18400)")
     parser.add_argument("--dir", type=Path, default=install.REPOSITORY / "target/peers", help="for files (target/peers)")
     return parser.parse_args()
 
@@ -57,12 +56,12 @@ def prepare(opts, proxies):
     opts.dir = opts.dir.resolve()
     opts.dir.mkdir(parents=True, exist_ok=True)
     names = {proxy.name for proxy in proxies}
-    debian = {"nginx": "nginx", "wrk": "wrk", "cmake": "cmake", "taskset": "util-linux"}
+    debian = {"nginx": "nginx", "wrk": "wrk", "h2load": "nghttp2-client", "cmake": "cmake", "taskset": "util-linux"}
     if "haproxy" in names:
         debian["haproxy"] = "haproxy"
     install.ensure_debian(debian)
 
-    programs = {name: install.find(name) for name in ("nginx", "wrk", "haproxy") if install.find(name)}
+    programs = {name: install.find(name) for name in ("nginx", "wrk", "h2load", "haproxy") if install.find(name)}
     built = install.pingora_package(opts.dir)
     programs["pingora"] = str(built / "pingora-gateway")
     programs["tokens"] = str(built / "tokens")
@@ -71,11 +70,12 @@ def prepare(opts, proxies):
     if "gateway" in names:
         programs["gateway"] = install.gateway()
 
-    ports = range(opts.port, opts.port + 4)
+    ports = range(opts.port, opts.port + 5)
     setting = Setting(opts.dir, *ports, programs)
     for port in ports:
         measure.ensure_free(port)
     make_tokens(setting, opts)
+    (opts.dir / "large.bin").write_bytes(b"x" * LARGE_BODY)
     return setting
 
 
@@ -97,22 +97,30 @@ def make_tokens(setting, opts):
 
 def figures_of(setting, opts, proxy, scenario):
     """One round of one proxy, started anew so that nothing is left of the last: figures, or a Failure."""
-    checked = scenario != PLAIN
-    once = scenario == UNSEEN
     log = setting.directory / f"{proxy.name}.out"
     known = measure.first_line(setting.directory / "known.txt")
-    seconds = opts.unseen_seconds if once else opts.seconds
+    seconds = opts.unseen_seconds if scenario.once else opts.seconds
     while seconds:
         measure.ensure_free(setting.proxy_port)
-        with measure.running(proxy.command(setting, checked), measure.PROXY_CORE, log) as process:
-            headers = measure.bearer(known) if checked else {}
+        core = measure.BOTH_CORES if scenario.both_cores else measure.PROXY_CORE
+        with measure.running(proxy.command(setting, scenario), core, log) as process:
+            headers = measure.bearer(known) if scenario.checked else {}
             measure.wait_for(process, setting.proxy_port, "/api/item", headers, log)
-            (measure.check_tokens if checked else measure.check_plain)(setting)
-            found = measure.one_round(setting, process, seconds, TOKEN_FILES[scenario], once)
+            check(setting, scenario)
+            found = measure.one_round(setting, scenario, process, seconds)
         if found:
             return found
         seconds -= 1  # faster than there are tokens: a shorter round then
     raise measure.Failure("the tokens do not last for a second, give more with --unseen-tokens")
+
+
+def check(setting, scenario):
+    """That the proxy does the job of the scenario."""
+    (measure.check_tokens if scenario.checked else measure.check_plain)(setting)
+    if scenario.http2:
+        measure.check_http2(setting, scenario)
+    if scenario.path == "/api/large":
+        measure.check_large(setting, scenario)
 
 
 def run_rounds(setting, opts, proxies, scenarios):
@@ -122,17 +130,19 @@ def run_rounds(setting, opts, proxies, scenarios):
     for number in range(opts.rounds):
         for scenario in scenarios:
             for proxy in proxies:
-                key = (scenario, proxy.name)
+                key = (scenario.title, proxy.name)
+                if scenario in proxy.cannot:
+                    rounds[key] = []
                 if scenario not in proxy.scenarios or key in failures:
                     continue
                 try:
                     found = figures_of(setting, opts, proxy, scenario)
                 except (measure.Failure, OSError, subprocess.TimeoutExpired) as failure:
                     failures[key] = str(failure)
-                    say(f"round {number + 1}  {scenario}, {proxy.name}: NOT MEASURED, {failure}")
+                    say(f"round {number + 1}  {scenario.title}, {proxy.name}: NOT MEASURED, {failure}")
                     continue
                 rounds[key].append(found)
-                say(f"round {number + 1}  {scenario}, {proxy.name}: {found['cpu_us']:.1f} µs, {found['rps']:,.0f}/s")
+                say(f"round {number + 1}  {scenario.title}, {proxy.name}: {found['cpu_us']:.1f} µs, {found['rps']:,.0f}/s")
     for key in failures:
         rounds.pop(key, None)
     return rounds, failures
@@ -144,7 +154,7 @@ def main():
         sys.exit("two cores are needed: one for the proxy, one for load and origin")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     proxies = [proxy for proxy in PROXIES if not opts.only or proxy.name in opts.only]
-    scenarios = [text for name, text in SCENARIOS.items() if not opts.scenarios or name in opts.scenarios]
+    scenarios = [one for one in SCENARIOS if not opts.scenarios or one.name in opts.scenarios]
     try:
         setting = prepare(opts, proxies)
     except measure.Failure as failure:
@@ -162,6 +172,8 @@ def main():
     (opts.dir / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (opts.dir / "results.md").write_text(report.markdown(rows, facts), encoding="utf-8")
     print(report.aligned(rows))
+    if report.scaling(rows):
+        print(report.scaling(rows))
     for (scenario, name), why in failures.items():
         print(f"not measured: {name}, {scenario}: {why}")
     say(f"written: {opts.dir}/results.json and results.md")
