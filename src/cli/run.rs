@@ -3,7 +3,6 @@
 use super::notify::{self, notify};
 use super::{FAILED, output};
 use crate::app::App;
-
 use crate::config::{self, LogFormat, LogLevel};
 use crate::server::Inherited;
 use crate::telemetry::log;
@@ -21,6 +20,7 @@ pub fn run(path: PathBuf) -> u8 {
         Ok(parsed) => set_up_log(&parsed.config.log),
         Err(errors) => return output::mistakes(&errors),
     }
+    use_small_pages();
     // There are no threads yet.
     let inherited = match Inherited::from_environment() {
         Ok(inherited) => inherited,
@@ -56,6 +56,13 @@ fn set_up_log(config: &config::Log) {
 
 /// Files that a gateway has open besides two sockets for each client.
 const OTHER_FILES: u64 = 128;
+
+/// Keeps the kernel from backing memory with pages of 2 MiB: of the buffers of an idle connection little
+/// more than the beginning is ever touched, and a large page makes all of them resident.
+fn use_small_pages() {
+    // A kernel that knows no large pages has none to give.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
 
 /// Takes all open files that it may have. Returns how many.
 fn raise_file_limit() -> u64 {

@@ -109,7 +109,7 @@ async fn serve(
     }
     let client = Arc::new(Client::new(peer, credentials, place));
     match protocol {
-        Some(Protocol::Http2) => http2::serve(stream, client, origin.worker, &shared).await,
+        Some(Protocol::Http2) => Box::pin(http2::serve(stream, client, origin.worker, &shared)).await,
         _ => http1::serve(stream, client, origin.worker, &shared, since).await,
     }
 }

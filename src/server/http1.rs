@@ -41,7 +41,10 @@ pub(super) async fn serve(
         let takes_interim = request.version() == Version::HTTP_11;
         client.takes_interim.store(takes_interim, Relaxed);
         let (shared, client) = (Arc::clone(shared), Arc::clone(&client));
-        async move { Ok::<_, Infallible>(service::handle(shared, client, request).await) }
+        // hyper keeps the space of this future for as long as the connection lasts. What an answer
+        // takes is let go between two requests, and the next connection's is where this one's was.
+        let answer = Box::pin(service::handle(shared, client, request));
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     let connection = std::pin::pin!(connection.with_upgrades());
