@@ -319,10 +319,8 @@ async fn the_deadline_holds_over_all_attempts() {
     assert_refused(&gateway, &reply, 504, "upstream_timeout", "api").await;
     let attempts = attempts.load(Relaxed) - 50;
     assert!((2..6).contains(&attempts), "{attempts}");
+    // The last one ran out of time, perhaps before the upstream saw it.
     let failed = retries(&gateway, "failure").await;
-    assert_eq!(
-        failed,
-        (attempts - 1) as f64,
-        "the one that ran out of time, too"
-    );
+    let expected = [attempts - 1, attempts].map(|count| count as f64);
+    assert!(expected.contains(&failed), "{failed} of {attempts}");
 }
