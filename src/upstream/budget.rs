@@ -9,16 +9,22 @@ const RETRY: u32 = 10_000;
 /// at once as it had in flight.
 const SAVED: u32 = 10 * RETRY;
 
+/// Requests whose shares are there from the beginning.
+const LENT: u32 = 20;
+
 /// A bucket that every request puts a share of a retry into, and every retry takes one from.
 ///
-/// However many requests fail, the upstream gets no more than they and that share of them. It
-/// begins one request short of a retry, so that the first one that fails can have one, and saves up
-/// ten at most.
+/// However many requests fail, the upstream gets no more than they and that share of them, and saves
+/// up ten retries at most. It begins with what its first requests will put in, lent in advance: a server
+/// may close a kept connection before much else has happened. Behind those requests all is as if
+/// nothing had been lent.
 #[derive(Debug)]
 pub struct RetryBudget {
     /// Hundredths of a percent that a request puts in.
     share: u32,
     level: AtomicU32,
+    /// What was lent and is not paid back yet.
+    owed: AtomicU32,
 }
 
 // === impl RetryBudget ===
@@ -33,15 +39,24 @@ impl RetryBudget {
             reason = "clamped"
         )]
         let share = (percent.clamp(0.0, 100.0) * 100.0).round() as u32;
-        let begin = if share == 0 { 0 } else { RETRY - share };
+        // One request short of a retry: the first one that fails can have one, whatever the share.
+        let least = if share == 0 { 0 } else { RETRY - share };
+        let begin = (share * LENT).min(SAVED).max(least);
         Self {
             share,
             level: AtomicU32::new(begin),
+            owed: AtomicU32::new(begin - least),
         }
     }
 
     /// A request begins. While the bucket is full, which it mostly is, this writes nothing.
     pub fn request(&self) {
+        if self.owed.load(Relaxed) > 0 {
+            let paid = |owed: u32| (owed > 0).then(|| owed.saturating_sub(self.share));
+            if self.owed.fetch_update(Relaxed, Relaxed, paid).is_ok() {
+                return;
+            }
+        }
         let _ = self.level.fetch_update(Relaxed, Relaxed, |level| {
             (level < SAVED && self.share > 0).then(|| (level + self.share).min(SAVED))
         });
@@ -74,8 +89,9 @@ mod tests {
     fn a_full_outage_gets_no_more_than_the_share() {
         for (percent, requests, retries) in [
             (20.0, 1, 1),
-            (20.0, 5, 1),
-            (20.0, 6, 2),
+            (20.0, 5, 4),
+            (20.0, 20, 4),
+            (20.0, 25, 5),
             (20.0, 100, 20),
             (20.0, 10_000, 2000),
             (100.0, 50, 50),

@@ -3,7 +3,7 @@
 use super::connect::{self, MAX_RESPONSE_HEAD};
 use super::pool::Key;
 use super::transport::Transport;
-use super::{ConnectError, Server, Upload};
+use super::{ConnectError, SendError, Server, Upload};
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use http::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -42,7 +42,7 @@ const UNSAID: usize = 0x7fff_fff1;
 /// How often a new connection is looked at for the server's settings. Nothing tells of their coming.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Times that a request waits for a new connection before it is given up.
+/// Connections in a row that may be gone before a request gets onto one, until it is given up.
 const TRIES: usize = 3;
 
 thread_local! {
@@ -74,31 +74,62 @@ pub(super) struct Http2 {
 #[derive(Debug)]
 pub(super) struct Stream(Arc<AtomicUsize>);
 
-/// A connection that has room for one more request: one that is open, else a new one.
+/// What a look at the open connections brings.
+enum Found {
+    /// A place on one of them, taken.
+    Room(SendRequest<Upload>, Stream),
+    /// There are some, and others have all places.
+    Full,
+    /// None is open.
+    Nothing,
+}
+
+/// A connection that has room for one more request: one that is open, else a new one. Of many who wait for a
+/// new one, only as many get onto it as its server allows. The others open the next, until `patience` is over.
+///
+/// # Errors
+/// [`SendError::Connect`] if a new connection cannot be made, or carries nothing; [`SendError::Overloaded`] if
+/// others were faster for as long as `patience`, which is no fault of the server.
 pub(super) async fn acquire(
     server: &Arc<Server>,
     transport: &Arc<Transport>,
     patience: Duration,
     keep: Duration,
-) -> Result<(SendRequest<Upload>, Stream), ConnectError> {
-    let key = Key::of(server, transport);
-    for _ in 0..TRIES {
-        if let Some(found) = find(key) {
-            return Ok(found);
+) -> Result<(SendRequest<Upload>, Stream), SendError> {
+    let (key, began) = (Key::of(server, transport), Instant::now());
+    let mut gone = 0;
+    loop {
+        match find(key) {
+            Found::Room(sender, stream) => return Ok((sender, stream)),
+            Found::Full if began.elapsed() >= patience => return Err(SendError::Overloaded),
+            Found::Nothing if gone == TRIES => return Err(ConnectError::NoStream.into()),
+            Found::Nothing => gone += 1,
+            Found::Full => {}
         }
-        opening(key, server, transport, patience, keep).await?;
+        if let Err(error) = opening(key, server, transport, patience, keep).await {
+            return match find(key) {
+                Found::Room(sender, stream) => Ok((sender, stream)),
+                Found::Full | Found::Nothing => Err(error.into()),
+            };
+        }
     }
-    find(key).ok_or(ConnectError::NoStream)
 }
 
-fn find(key: Key) -> Option<(SendRequest<Upload>, Stream)> {
+fn find(key: Key) -> Found {
     OPEN.with_borrow_mut(|open| {
-        let peers = open.get_mut(&key)?;
+        let Some(peers) = open.get_mut(&key) else {
+            return Found::Nothing;
+        };
         peers.connections.retain(|one| !one.sender.is_closed());
-        let free = peers.connections.iter_mut().find(|one| one.has_room())?;
+        if peers.connections.is_empty() {
+            return Found::Nothing;
+        }
+        let Some(free) = peers.connections.iter_mut().find(|one| one.has_room()) else {
+            return Found::Full;
+        };
         free.since = Instant::now();
         free.streams.fetch_add(1, Relaxed);
-        Some((free.sender.clone(), Stream(Arc::clone(&free.streams))))
+        Found::Room(free.sender.clone(), Stream(Arc::clone(&free.streams)))
     })
 }
 
@@ -122,7 +153,12 @@ fn opening(
             OPEN.with_borrow_mut(|open| {
                 let peers = open.entry(key).or_default();
                 peers.opening = None;
-                opened.map(|opened| peers.connections.push(Http2 { keep, ..opened }))
+                let opened = opened?;
+                if !opened.has_room() {
+                    return Err(ConnectError::NoStream);
+                }
+                peers.connections.push(Http2 { keep, ..opened });
+                Ok(())
             })
         });
         let opening = async move {

@@ -5,6 +5,7 @@
 //! it resolves names, asks servers whether they are well, and lets those in again that were out for a while.
 //! Requests read the outcome: one `ArcSwap` with the servers of the moment, and an atomic in each.
 
+mod attempt;
 mod balance;
 mod breaker;
 mod budget;

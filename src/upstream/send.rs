@@ -1,19 +1,13 @@
 //! A request on its way to one server of an upstream, or to another one if that fails.
 
-use super::breaker::InFlight;
-use super::error::Http2Fault;
-use super::pool::{Connection, Dispatched, Key, Kind, take};
-use super::replay::Replay;
+use super::attempt::{Attempted, Failed, Second, one};
+use super::pool::Dispatched;
 use super::retry::{self, Attempt, Fault};
-use super::spare::Spare;
-use super::transport::Protocol;
-use super::{NoServer, Report, SendError, Server, Upload, UploadState, Upstream, connect, http2};
+use super::{Report, SendError, Server, Upload, UploadState, Upstream};
 use crate::telemetry::exchange::Exchange;
-use http::header::UPGRADE;
-use http::{Method, Request};
+use http::Request;
 use http_body::Body as _;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// What is known of a request besides itself.
@@ -31,37 +25,13 @@ pub struct Call<'a> {
     pub deadline: Option<Instant>,
 }
 
-/// What it takes to send a request again.
-struct Second {
-    spare: Spare,
-    replay: Replay,
-    idempotent: bool,
-}
-
-/// Where an attempt stands.
-struct Attempted<'a> {
-    /// The server that it asks, once it has a place there.
-    asked: &'a mut Option<Arc<Server>>,
-    /// Those that were asked before.
-    tried: &'a [u64],
-    began: Instant,
-}
-
-/// Why an attempt brought nothing, and what is left of its request.
-struct Failed {
-    error: SendError,
-    /// The server that was asked, if it came to that.
-    server: Option<u64>,
-    /// The request, if nothing of it was sent.
-    unsent: Option<Request<Upload>>,
-    /// Whether the server says that it has not worked on it.
-    unprocessed: bool,
-}
+/// How an attempt ended: with a response, with a failure of its own, or because its time was over.
+type Outcome = Result<Result<Dispatched, Failed>, SendError>;
 
 /// Sends a request to one of the upstream's servers, and once more as the rules of its retries allow.
 ///
 /// An idle connection that its server has closed meanwhile is replaced without being counted as a
-/// retry, as long as nothing of the request was written to it, or sending it twice does no harm.
+/// retry, as long as nothing of the request was written to it.
 ///
 /// # Errors
 /// See [`SendError`]: that of the last attempt.
@@ -82,51 +52,16 @@ pub async fn send(
             tried: &tried,
             began,
         };
-        let attempt = one(&call, request, second.as_ref(), attempt, exchange);
+        let attempt = one(&call, request, attempt);
         let outcome = call.in_time(began, attempt).await;
         if let Some(server) = asked {
             call.report(&server, &outcome);
         }
-        let outcome = outcome?;
-        let (fault, untouched) = match &outcome {
-            Ok((response, _)) => (Some(Fault::Status(response.status())), false),
-            Err(failed) => (failed.fault(), failed.untouched()),
-        };
-        let unsent = outcome
-            .as_ref()
-            .err()
-            .is_some_and(|failed| failed.unsent.is_some());
-        let replayable = unsent
-            || second
-                .as_ref()
-                .is_some_and(|second| second.replay.is_whole());
-        let again = fault.is_some_and(|fault| {
-            retry.allows(&Attempt {
-                number,
-                fault,
-                untouched,
-                idempotent,
-                replayable,
-            })
-        });
         if number > 1 {
-            let failed = match &outcome {
-                Ok((response, _)) => retry.on.statuses.contains(&response.status()),
-                Err(_) => true,
-            };
-            let counts = &retry.counts;
-            let count = if failed {
-                &counts.failure
-            } else {
-                &counts.success
-            };
-            count.inc();
+            call.count(&outcome);
         }
-        let allowed = again && retry.budget.retry();
-        if again && !allowed {
-            retry.counts.budget.inc();
-        }
-        if !allowed {
+        let outcome = outcome?;
+        if !call.again(number, &outcome, second.as_ref(), idempotent) {
             return outcome.map_err(|failed| failed.error);
         }
         let (server, left) = leave(outcome, call.upload);
@@ -160,158 +95,15 @@ fn leave(
     }
 }
 
-/// One attempt, at one server.
-async fn one(
-    call: &Call<'_>,
-    request: Request<Upload>,
-    second: Option<&Second>,
-    attempt: Attempted<'_>,
-    exchange: &mut Exchange,
-) -> Result<Dispatched, Failed> {
-    let (upstream, now) = (call.upstream, attempt.began);
-    let place = match place(call, attempt.tried).await {
-        Ok(place) => place,
-        Err(error) => return Err(Failed::before(error, None, request)),
-    };
-    let server = &*attempt.asked.insert(Arc::clone(&place.0));
-    match upstream.transport.protocol {
-        Protocol::Http1 => {
-            over_http1(upstream, server, place, request, second, now, exchange).await
-        }
-        Protocol::Http2 => over_http2(upstream, server, place, request).await,
-    }
-}
-
-/// A place at a server: at the one that is chosen, else at any that has one, else waited for.
-async fn place(call: &Call<'_>, tried: &[u64]) -> Result<InFlight, SendError> {
-    let upstream = call.upstream;
-    let choose = |avoid: &[u64]| upstream.choose(call.key, avoid);
-    let chosen = choose(tried).map_err(|NoServer| SendError::NoServer)?;
-    if tried.contains(&chosen.id) {
-        let times = u32::try_from(tried.len()).unwrap_or(u32::MAX);
-        pingora_timeout::sleep(retry::pause(times)).await;
-    }
-    if let Some(place) = upstream.breaker.try_enter(&chosen) {
-        return Ok(place);
-    }
-    let mut full = tried.to_vec();
-    full.push(chosen.id);
-    while let Ok(other) = choose(&full)
-        && !full.contains(&other.id)
-    {
-        if let Some(place) = upstream.breaker.try_enter(&other) {
-            return Ok(place);
-        }
-        full.push(other.id);
-    }
-    upstream
-        .breaker
-        .enter(&chosen, upstream.connect_timeout)
-        .await
-}
-
-async fn over_http1(
-    upstream: &Upstream,
-    server: &Arc<Server>,
-    place: InFlight,
-    mut request: Request<Upload>,
-    second: Option<&Second>,
-    now: Instant,
-    exchange: &mut Exchange,
-) -> Result<Dispatched, Failed> {
-    let key = Key::of(server, &upstream.transport);
-    let mut fresh = false;
-    loop {
-        let idle = if fresh { None } else { take(key, now).await };
-        let reused = idle.is_some();
-        let mut sender = match idle {
-            Some(sender) => sender,
-            None => match connect::http1(server, &upstream.transport, upstream.connect_timeout)
-                .await
-            {
-                Ok(sender) => sender,
-                Err(error) => return Err(Failed::before(error.into(), Some(server.id), request)),
-            },
-        };
-        let mut error = match sender.try_send_request(request).await {
-            Ok(response) => {
-                let keep = upstream.idle_timeout;
-                let kind = Kind::Http1 { sender, key, keep };
-                return Ok((
-                    response,
-                    Connection {
-                        kind,
-                        in_flight: place,
-                    },
-                ));
-            }
-            Err(error) => error,
-        };
-        let unsent = error.take_message();
-        let error = SendError::of(error.into_error());
-        // Closed while it was idle, as servers do.
-        let next = match (reused, unsent) {
-            (true, Some(unsent)) => Ok(unsent),
-            (true, None) if matches!(error, SendError::Reset(_)) => {
-                // The next one is new: a server that closes whatever is asked of it is not stale.
-                fresh = true;
-                second
-                    .filter(|second| second.idempotent)
-                    .and_then(Second::again)
-                    .ok_or(None)
-            }
-            (_, unsent) => Err(unsent),
-        };
-        request = match next {
-            Ok(next) => next,
-            Err(unsent) => return Err(Failed::during(error, server.id, unsent)),
-        };
-        exchange.retried();
-    }
-}
-
-async fn over_http2(
-    upstream: &Upstream,
-    server: &Arc<Server>,
-    place: InFlight,
-    mut request: Request<Upload>,
-) -> Result<Dispatched, Failed> {
-    let (patience, keep) = (upstream.connect_timeout, upstream.idle_timeout);
-    let found = http2::acquire(server, &upstream.transport, patience, keep).await;
-    let (mut sender, stream) = match found {
-        Ok(found) => found,
-        Err(error) => return Err(Failed::before(error.into(), Some(server.id), request)),
-    };
-    http2::shape(&mut request, server.tls);
-    match sender.try_send_request(request).await {
-        Ok(response) => {
-            let kind = Kind::Http2 { _stream: stream };
-            Ok((
-                response,
-                Connection {
-                    kind,
-                    in_flight: place,
-                },
-            ))
-        }
-        Err(mut error) => {
-            let unsent = error.take_message();
-            let error = error.into_error();
-            let unprocessed = Http2Fault::of(&error) == Some(Http2Fault::Unprocessed);
-            let failed = Failed::during(SendError::of(error), server.id, unsent);
-            Err(Failed {
-                unprocessed,
-                ..failed
-            })
-        }
-    }
-}
-
 // === impl Call ===
 
 impl Call<'_> {
     /// Tells the server how the attempt ended.
-    fn report(&self, server: &Server, outcome: &Result<Result<Dispatched, Failed>, SendError>) {
+    fn report(&self, server: &Server, outcome: &Outcome) {
+        // What came of a request that was broken off on this side says nothing of the server.
+        if self.upload.and_then(UploadState::fault).is_some() {
+            return;
+        }
         let report = match outcome {
             Ok(Ok((response, _))) => Some(Report::Answered(response.status())),
             // It says itself that it has not worked on it: one that goes in good order.
@@ -324,6 +116,57 @@ impl Call<'_> {
         if let Some(report) = report {
             server.report(report);
         }
+    }
+
+    /// Counts what came of a retry.
+    fn count(&self, outcome: &Outcome) {
+        let retry = &self.upstream.retry;
+        let failed = match outcome {
+            Ok(Ok((response, _))) => retry.on.statuses.contains(&response.status()),
+            Ok(Err(_)) | Err(_) => true,
+        };
+        let counts = &retry.counts;
+        if failed {
+            counts.failure.inc();
+        } else {
+            counts.success.inc();
+        }
+    }
+
+    /// Whether there is another attempt. Takes it from the budget.
+    fn again(
+        &self,
+        number: u32,
+        outcome: &Result<Dispatched, Failed>,
+        second: Option<&Second>,
+        idempotent: bool,
+    ) -> bool {
+        let (fault, untouched, unsent) = match outcome {
+            Ok((response, _)) => (Some(Fault::Status(response.status())), false, false),
+            Err(failed) => (failed.fault(), failed.untouched(), failed.unsent.is_some()),
+        };
+        let Some(fault) = fault else {
+            return false;
+        };
+        let attempt = Attempt {
+            number,
+            fault,
+            untouched,
+            idempotent,
+            replayable: unsent || second.is_some_and(Second::is_whole),
+        };
+        let retry = &self.upstream.retry;
+        let late = self
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now());
+        if late || !retry.allows(&attempt) {
+            return false;
+        }
+        let allowed = retry.budget.retry();
+        if !allowed {
+            retry.counts.budget.inc();
+        }
+        allowed
     }
 
     /// Waits for an attempt, as long as the deadlines allow.
@@ -354,73 +197,6 @@ impl Call<'_> {
                 return Ok(outcome);
             }
             now = Instant::now();
-        }
-    }
-}
-
-// === impl Second ===
-
-impl Second {
-    /// Keeps what is needed, if there can be a second attempt after the first one was sent.
-    fn of(request: &mut Request<Upload>, upstream: &Upstream) -> Option<Self> {
-        // An HTTP/2 server may say that it has not worked on a request. Then the method does not matter.
-        let speaks_http2 = upstream.transport.protocol == Protocol::Http2;
-        let refusable = speaks_http2 && upstream.retry.attempts > 1 && upstream.retry.on.connect;
-        let possible = refusable || upstream.retry.may_repeat(request.method());
-        // A connection that changes its protocol is no matter of two attempts.
-        let leaves = request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
-        if !possible || leaves {
-            return None;
-        }
-        let replay = Replay::of(request.body_mut())?;
-        Some(Self {
-            spare: Spare::of(request),
-            replay,
-            idempotent: retry::is_idempotent(request.method()),
-        })
-    }
-
-    fn again(&self) -> Option<Request<Upload>> {
-        self.replay.again().map(|body| self.spare.request(body))
-    }
-}
-
-// === impl Failed ===
-
-impl Failed {
-    /// Nothing was sent.
-    fn before(error: SendError, server: Option<u64>, request: Request<Upload>) -> Self {
-        Self {
-            error,
-            server,
-            unsent: Some(request),
-            unprocessed: false,
-        }
-    }
-
-    fn during(error: SendError, server: u64, unsent: Option<Request<Upload>>) -> Self {
-        Self {
-            error,
-            server: Some(server),
-            unsent,
-            unprocessed: false,
-        }
-    }
-
-    fn untouched(&self) -> bool {
-        self.unsent.is_some() || self.unprocessed
-    }
-
-    /// What another attempt could mend.
-    fn fault(&self) -> Option<Fault> {
-        match &self.error {
-            SendError::Connect(_) => Some(Fault::Connect),
-            SendError::Reset(_) => Some(Fault::Reset),
-            SendError::NoServer
-            | SendError::Overloaded
-            | SendError::Timeout
-            | SendError::Protocol(_)
-            | SendError::Upload => None,
         }
     }
 }

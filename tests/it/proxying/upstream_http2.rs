@@ -131,6 +131,51 @@ async fn another_connection_is_opened_when_the_first_is_full() {
     );
 }
 
+/// Each new connection has room for some of those who wait for it. The others did not meet a fault.
+#[tokio::test]
+async fn a_burst_opens_as_many_connections_as_it_takes() {
+    for (streams, most) in [(100, 20), (25, 40)] {
+        let (address, connections) =
+            server(move |stream, _| tell(stream, streams, Arc::new(Semaphore::new(1000)))).await;
+        let gateway = gateway(&format!("http://{address}"), &[HTTP2]).await;
+        let get = request(gateway.address, "GET", "/api/wait");
+        for reply in join_all((0..400).map(|_| get.send())).await {
+            assert_eq!(reply.status, 200, "{}", reply.text());
+        }
+        let connections = connections.load(Relaxed);
+        assert!(connections <= most, "{streams}: {connections}");
+    }
+}
+
+/// A client that sends more than it may is no fault of the server.
+#[tokio::test]
+async fn a_broken_upload_says_nothing_of_the_server() {
+    let (address, _) = server(|stream, _| tell(stream, 100, Arc::new(Semaphore::new(0)))).await;
+    let eject = "eject = { after = 1, for = \"1h\", max_ejected = \"100%\" }";
+    let changes = [
+        HTTP2,
+        ("[upstream.api]", eject),
+        ("[[route]]", "max_body = \"1KiB\""),
+    ];
+    let gateway = gateway(&format!("http://{address}"), &changes).await;
+    let piece = "x".repeat(2000);
+    for _ in 0..20 {
+        let mut raw = crate::harness::Raw::connect(gateway.address).await;
+        raw.send("PUT /api/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n200\r\n")
+            .await;
+        raw.send(format!(
+            "{}\r\n{:x}\r\n{piece}\r\n",
+            "x".repeat(512),
+            piece.len()
+        ))
+        .await;
+        assert_eq!(raw.whole().await.status, 413);
+    }
+    let healthy =
+        format!("gateway_upstream_server_healthy{{server=\"{address}\",upstream=\"api\"}}");
+    assert_eq!(gateway.metric(&healthy).await, 1.0);
+}
+
 /// Bodies that reached a server, with what it did.
 type Seen = Arc<Mutex<Vec<String>>>;
 
