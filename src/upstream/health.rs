@@ -74,7 +74,8 @@ pub(super) async fn run(upstream: Arc<Upstream>, rules: HealthRules) {
             if !stays {
                 check.abort();
             }
-            stays
+            // One that panicked begins again: its server must not keep its last state for ever.
+            stays && !check.is_finished()
         });
         for server in servers {
             checked.entry(server.id).or_insert_with(|| {
@@ -83,7 +84,7 @@ pub(super) async fn run(upstream: Arc<Upstream>, rules: HealthRules) {
         }
         tokio::select! {
             () = upstream.servers.changed() => {}
-            // Only those that were aborted end.
+            // One was aborted, or has panicked.
             Some(_) = checks.join_next() => {}
         }
     }
