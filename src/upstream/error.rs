@@ -96,9 +96,7 @@ impl ConnectError {
     pub(super) fn of(error: io::Error) -> Self {
         let here = matches!(
             Errno::from_io_error(&error),
-            Some(
-                Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM
-            )
+            Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM)
         );
         match here {
             true => Self::Local(Arc::new(error)),
