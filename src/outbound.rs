@@ -28,7 +28,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-pub use tls::{OutboundSetupError, roots_of, system_roots};
+pub use tls::{OutboundSetupError, read_pem, roots_of, system_roots};
 pub use url::{UrlError, check_url};
 
 /// Idle connections kept for the next exchange with one host.

@@ -4,7 +4,7 @@ mod difference;
 
 pub use difference::Report;
 
-use crate::config::{self, ConfigErrors, Parsed};
+use crate::config::{self, ConfigErrors};
 use crate::identity::UnixSeconds;
 use crate::keys::{KeyStatus, KeyStore, fetch};
 use crate::server::Shared;
@@ -104,14 +104,16 @@ impl Reloader {
     /// Every mistake in the file; nothing has changed then.
     pub async fn reload(&self, trigger: &str) -> Result<Report, ConfigErrors> {
         let mut state = self.state.lock().await;
-        let loaded = config::load(&self.path);
-        // Before they are read: what changes after this is seen by the watcher.
-        state.tried = match &loaded {
-            Ok(parsed) => Seen::now(&self.path, parsed.config.files()),
-            Err(_) => Seen::now(&self.path, Vec::new()),
+        let old = self.shared.snapshot.load_full();
+        let (path, env) = (self.path.clone(), self.env.clone());
+        let env = Env {
+            previous: Some(Arc::clone(&old)),
+            ..env
         };
-        let outcome = match loaded {
-            Ok(parsed) => self.apply(parsed, &mut state).await,
+        let (seen, compiled) = aside(move || read(&path, &env)).await;
+        state.tried = seen;
+        let outcome = match compiled {
+            Ok(new) => Ok(self.apply(&old, new, &mut state).await),
             Err(errors) => Err(errors),
         };
         let metrics = &self.shared.observer.metrics;
@@ -136,22 +138,17 @@ impl Reloader {
         outcome
     }
 
-    async fn apply(&self, parsed: Parsed, state: &mut State) -> Result<Report, ConfigErrors> {
-        let old = self.shared.snapshot.load_full();
-        let env = Env {
-            previous: Some(Arc::clone(&old)),
-            ..self.env.clone()
-        };
-        let new = compile(parsed, &env)?;
+    async fn apply(&self, old: &Snapshot, new: Snapshot, state: &mut State) -> Report {
         let mut report = difference::compare(&old.config, &new.config);
-        report.changes.extend(renewed(&old, &new, env.clock.now()));
+        let now = self.env.clock.now();
+        report.changes.extend(renewed(old, &new, now));
         let started = start_fetchers(&new, &state.fetchers);
         connect(&new);
         await_keys(&new, &started).await;
         state.upkeep.replace(&new.upstreams).await;
         self.shared.snapshot.store(Arc::new(new));
         let current = self.shared.snapshot.load_full();
-        in_force(&current, Some(&old), &self.shared);
+        in_force(&current, Some(old), &self.shared);
         let in_use = |fetcher: &mut Fetcher| {
             let mut providers = current.providers.iter();
             providers.any(|provider| Arc::ptr_eq(&provider.issuer.keys, &fetcher.keys))
@@ -160,7 +157,7 @@ impl Reloader {
             tokio::spawn(fetcher.retire());
         }
         state.fetchers.extend(started);
-        Ok(report)
+        report
     }
 
     /// Watches the file, and those that it names, and reloads when the contents of one have changed.
@@ -190,6 +187,31 @@ impl Reloader {
         let look = move || Seen::now(&path, others.iter().map(PathBuf::as_path).collect());
         let seen = tokio::task::spawn_blocking(look).await.ok()?;
         seen.file.is_some().then_some(seen)
+    }
+}
+
+/// The snapshot that the files make, and what they were before they were read: what changes later is seen by the
+/// watcher.
+fn read(path: &Path, env: &Env) -> (Seen, Result<Snapshot, ConfigErrors>) {
+    match config::load(path) {
+        Ok(parsed) => {
+            let seen = Seen::now(path, parsed.config.files());
+            (seen, compile(parsed, env))
+        }
+        Err(errors) => (Seen::now(path, Vec::new()), Err(errors)),
+    }
+}
+
+/// Runs what reads files and takes its time on a thread of its own: health checks, the shared store and the admin
+/// listener have this one.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is being shut down, and this with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

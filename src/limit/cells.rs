@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 /// is 60 MB at most.
 pub const MAX_CELLS: u64 = 1 << 17;
 
-/// The counts of all rules. Read and written without a lock that workers share.
+/// The counts of all rules. Counting is one atomic; finding the cell may take, for a moment, the lock of the small
+/// part of the map that it is in.
 #[derive(Clone)]
 pub(super) struct Cells(Arc<Shared>);
 
@@ -136,10 +137,14 @@ impl StateStore for RuleCells {
             rule: self.rule,
             caller: *caller,
         };
-        let cell = self.all.0.cells.get_with(key, || {
-            Arc::new(Cell {
-                state: InMemoryState::default(),
-                whole: self.whole,
+        let cells = &self.all.0.cells;
+        // `get_with` would allocate even where the cell is there.
+        let cell = cells.get(&key).unwrap_or_else(|| {
+            cells.get_with(key, || {
+                Arc::new(Cell {
+                    state: InMemoryState::default(),
+                    whole: self.whole,
+                })
             })
         });
         cell.state.measure_and_replace(&NotKeyed::NonKey, step)

@@ -1,13 +1,17 @@
 //! Whom the gateway trusts as a client: the system's roots, and the certificates of a `ca_file`.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
+
+/// Files of certificates that are larger, in bytes, hold something else.
+const LARGEST: u64 = 4 << 20;
 
 /// Why no outbound client could be set up. `Display` names the file and the remedy.
 #[derive(Debug)]
@@ -41,7 +45,11 @@ pub enum OutboundSetupError {
 pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, OutboundSetupError> {
     let mut roots = system_roots();
     if let Some(path) = ca_file {
-        add_file(&mut roots, path)?;
+        let text = read_pem(path).map_err(|source| OutboundSetupError::Unreadable {
+            path: path.into(),
+            source,
+        })?;
+        add_file(&mut roots, path, &text)?;
     }
     // Given explicitly, so that nothing depends on a process-wide default having been installed.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -52,13 +60,29 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, Outb
         .with_no_client_auth())
 }
 
-/// The roots of a PEM file and no others.
+/// Reads a file of certificates or keys. Limited, lest a device or a wrong path fills the memory.
 ///
 /// # Errors
-/// When the file cannot be read or holds no usable certificate.
-pub fn roots_of(path: &Path) -> Result<RootCertStore, OutboundSetupError> {
+/// When it cannot be read, or is larger than 4 MiB.
+pub fn read_pem(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let length = File::open(path)?.take(LARGEST + 1).read_to_end(&mut text)?;
+    if length as u64 > LARGEST {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it is larger than any file of certificates",
+        ));
+    }
+    Ok(text)
+}
+
+/// The roots of the PEM file `text` and no others. `path` is what errors call it.
+///
+/// # Errors
+/// When it holds no usable certificate.
+pub fn roots_of(path: &Path, text: &[u8]) -> Result<RootCertStore, OutboundSetupError> {
     let mut roots = RootCertStore::empty();
-    add_file(&mut roots, path)?;
+    add_file(&mut roots, path, text)?;
     Ok(roots)
 }
 
@@ -84,12 +108,8 @@ pub fn system_roots() -> RootCertStore {
 }
 
 /// Adds every certificate of a PEM file; unlike the system's, each of these has to be usable.
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), OutboundSetupError> {
-    let text = std::fs::read(path).map_err(|source| OutboundSetupError::Unreadable {
-        path: path.into(),
-        source,
-    })?;
-    let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
+fn add_file(roots: &mut RootCertStore, path: &Path, text: &[u8]) -> Result<(), OutboundSetupError> {
+    let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text).collect();
     let certificates = certificates.unwrap_or_default();
     if certificates.is_empty() {
         return Err(OutboundSetupError::NoCertificate { path: path.into() });

@@ -86,6 +86,7 @@ async fn answer(
         trace,
         &snapshot.outside,
     );
+    exchange.set_scheme(peer.scheme());
     if let Some(flaw) = client.flaw() {
         let rejection = Rejection::noted(Reason::BadRequest, flaw.to_string());
         return last_if_lost(refuse(rejection, None, exchange), client, persistent);

@@ -2,16 +2,12 @@
 
 use crate::config::{KeyPath, Mistake};
 use crate::identity::UnixSeconds;
+use crate::outbound;
 use crate::steps;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-
-/// Larger files hold something else.
-const LARGEST: u64 = 4 << 20;
 
 /// With less life left than this, a certificate is warned of.
 const WARNED: UnixSeconds = 14 * 86_400;
@@ -148,7 +144,7 @@ pub(super) fn key(
 }
 
 fn read(path: &Path, at: &KeyPath, mistakes: &mut Vec<Mistake>) -> Option<Vec<u8>> {
-    match read_limited(path) {
+    match outbound::read_pem(path) {
         Ok(text) => Some(text),
         Err(error) => {
             let message = format!("{} cannot be read: {error}", path.display());
@@ -157,17 +153,4 @@ fn read(path: &Path, at: &KeyPath, mistakes: &mut Vec<Mistake>) -> Option<Vec<u8
             None
         }
     }
-}
-
-/// Limited, lest a device or a wrong path fills the memory.
-fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let length = File::open(path)?.take(LARGEST + 1).read_to_end(&mut text)?;
-    if length as u64 > LARGEST {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "it is larger than any file of certificates",
-        ));
-    }
-    Ok(text)
 }

@@ -4,7 +4,7 @@ use super::compile::Env;
 use crate::at;
 use crate::config::{self, Mistake};
 use crate::upstream::{
-    Breaker, Protocol, Retry, RetryBudget, RetryCounts, RetryOn, TlsFiles, Transport,
+    Breaker, Protocol, Retry, RetryBudget, RetryCounts, RetryOn, TlsFiles, Transport, Upstream,
 };
 use http::StatusCode;
 use std::sync::Arc;
@@ -40,7 +40,8 @@ pub(super) fn transport(
         certificate: table.cert_file.as_deref(),
         key: table.key_file.as_deref(),
         server_name: table.server_name.as_deref(),
-    };
+    }
+    .read();
     let fingerprint = files.fingerprint(protocol);
     let same = known(name, env).filter(|known| {
         let tls = known.tls.as_ref();
@@ -61,25 +62,36 @@ pub(super) fn transport(
 }
 
 fn known(name: &str, env: &Env) -> Option<Arc<Transport>> {
+    Some(Arc::clone(&before(name, env)?.transport))
+}
+
+/// The upstream of this name in the snapshot before.
+fn before<'e>(name: &str, env: &'e Env) -> Option<&'e Upstream> {
     let previous = env.previous.as_ref()?;
     let mut known = previous.upstreams.iter();
-    let known = known.find(|known| *known.name == *name)?;
-    Some(Arc::clone(&known.transport))
+    known
+        .find(|known| *known.name == *name)
+        .map(|known| &**known)
 }
 
 /// How many requests a server gets at a time.
 pub(super) fn breaker(
     name: &str,
     upstream: &config::Upstream,
+    env: &Env,
     mistakes: &mut Vec<Mistake>,
-) -> Breaker {
+) -> Arc<Breaker> {
     if upstream.max_connections == 0 {
         mistakes.push(Mistake::value(
             at!["upstream", name, "max_connections"],
             "a number of zero would refuse every request",
         ));
     }
-    Breaker::new(upstream.max_connections, upstream.max_pending)
+    let (connections, pending) = (upstream.max_connections, upstream.max_pending);
+    let known = before(name, env).map(|before| &before.breaker);
+    // Those who wait now count on.
+    let same = known.filter(|it| it.max_connections == connections && it.max_pending == pending);
+    same.map_or_else(|| Arc::new(Breaker::new(connections, pending)), Arc::clone)
 }
 
 /// When a request is sent again.
@@ -105,12 +117,24 @@ pub(super) fn retry(
     Retry {
         attempts: retry.attempts,
         on: on(&retry.on),
-        budget: RetryBudget::new(retry.budget.0),
+        budget: budget(name, retry.budget.0, env),
         counts: RetryCounts {
             success: count("success"),
             failure: count("failure"),
             budget: count("budget"),
         },
+    }
+}
+
+/// The budget of the snapshot before if it has the same share: a reload must not give away more retries.
+fn budget(name: &str, percent: f64, env: &Env) -> Arc<RetryBudget> {
+    let share = |config: &config::Upstream| config.retry.budget.0;
+    let previous = env.previous.as_ref();
+    let written = previous.and_then(|previous| previous.config.upstream.get(name));
+    let same = written.is_some_and(|written| share(written).to_bits() == percent.to_bits());
+    match before(name, env).filter(|_| same) {
+        Some(before) => Arc::clone(&before.retry.budget),
+        None => Arc::new(RetryBudget::new(percent)),
     }
 }
 

@@ -22,7 +22,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// For a new connection, TLS included, and for an answer that no request waits for any more.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Requests that may be on their way to Redis at one time: more are not worth waiting for.
+/// Requests that may wait to be handed to the connection: more are not worth waiting for. How many are on their way
+/// at one time is bounded by `timeout` and [`PATIENCE`] alone.
 const MAX_WAITING: usize = 8192;
 
 /// A Redis that gateways share. What it is asked runs on the runtime that [`Redis::start`] was called

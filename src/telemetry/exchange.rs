@@ -33,6 +33,7 @@ pub struct Exchange {
     observer: Arc<Observer>,
     policy: AccessPolicy,
     started: Instant,
+    scheme: &'static str,
     client: IpAddr,
     method: Method,
     /// Target and host, if a record is going to be written or spans sent.
@@ -93,6 +94,7 @@ impl Exchange {
             observer: Arc::clone(observer),
             policy,
             started: Instant::now(),
+            scheme: "http",
             client,
             method: head.method.clone(),
             asked: (policy.enabled || observer.recorder(&trace).is_some())
@@ -246,6 +248,11 @@ impl Exchange {
         }
     }
 
+    /// It came over a connection of this scheme: `http`, or `https`.
+    pub fn set_scheme(&mut self, scheme: &'static str) {
+        self.scheme = scheme;
+    }
+
     /// The exchange as its spans tell it.
     fn finished(&self, total: Duration) -> Finished {
         let asked = self.asked.as_ref();
@@ -257,6 +264,7 @@ impl Exchange {
             method: self.method.clone(),
             path: spans::copied(asked.map_or("", |(uri, _)| uri.path())),
             host: host.map(spans::copied),
+            scheme: self.scheme,
             client: self.client,
             route: Arc::clone(&self.route),
             status: self.status,

@@ -30,6 +30,8 @@ pub struct Finished {
     pub path: Box<str>,
     /// The `Host` as sent.
     pub host: Option<Box<str>>,
+    /// `http`, or `https` over TLS.
+    pub scheme: &'static str,
     /// The client's address.
     pub client: IpAddr,
     /// The route, or what stands for none.
@@ -104,7 +106,7 @@ impl Finished {
             KeyValue::new("http.request.method", self.method_name()),
             KeyValue::new("http.response.status_code", self.code()),
             KeyValue::new("http.route", route.to_owned()),
-            KeyValue::new("url.scheme", "http"),
+            KeyValue::new("url.scheme", self.scheme),
             KeyValue::new("url.path", String::from(self.path.clone())),
             KeyValue::new("client.address", self.client.to_string()),
         ];

@@ -11,6 +11,7 @@ fn finished() -> Finished {
         method: Method::GET,
         path: copied("/grants/1"),
         host: Some(copied("grants.example:8080")),
+        scheme: "https",
         client: [192, 0, 2, 1].into(),
         route: Arc::new(metrics.route(&"grants".into())),
         status: StatusCode::OK,
@@ -72,7 +73,7 @@ fn a_success_is_two_spans() {
             ("server.address", "grants.example"),
             ("server.port", "8080"),
             ("url.path", "/grants/1"),
-            ("url.scheme", "http"),
+            ("url.scheme", "https"),
         ])
     );
     assert_eq!(client.name, "GET echo");

@@ -63,7 +63,7 @@ pub(super) async fn http2(
 }
 
 pub(super) async fn tcp(server: &Server) -> Result<TcpStream, ConnectError> {
-    let tcp = |error| ConnectError::Tcp(Arc::new(error));
+    let tcp = ConnectError::of;
     let stream = TcpStream::connect(server.address).await.map_err(tcp)?;
     stream.set_nodelay(true).map_err(tcp)?;
     SockRef::from(&stream)

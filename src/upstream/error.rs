@@ -1,6 +1,7 @@
 //! Why a request got no response.
 
 use super::Report;
+use rustix::io::Errno;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 pub enum ConnectError {
     /// TCP: refused, unreachable, no such name.
     Tcp(Arc<io::Error>),
+    /// The gateway or its machine has run out of file descriptors, ports or memory. Says nothing of the server.
+    Local(Arc<io::Error>),
     /// The TLS handshake failed; most often a certificate of either side does not please the other.
     Tls(Arc<io::Error>),
     /// Not within `connect_timeout`, the TLS handshake included.
@@ -86,6 +89,22 @@ impl Http2Fault {
     }
 }
 
+// === impl ConnectError ===
+
+impl ConnectError {
+    /// What an error of the system says on the way to a connection.
+    pub(super) fn of(error: io::Error) -> Self {
+        let here = matches!(
+            Errno::from_io_error(&error),
+            Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM)
+        );
+        match here {
+            true => Self::Local(Arc::new(error)),
+            false => Self::Tcp(Arc::new(error)),
+        }
+    }
+}
+
 // === impl SendError ===
 
 impl SendError {
@@ -104,6 +123,7 @@ impl SendError {
     /// What this says of the server that was asked, if it says something.
     pub(super) fn report(&self) -> Option<Report> {
         match self {
+            Self::Connect(ConnectError::Local(_)) => None,
             Self::Connect(_) => Some(Report::ConnectFailed),
             Self::Timeout => Some(Report::TimedOut),
             Self::Protocol(_) => Some(Report::Protocol),
@@ -123,6 +143,10 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(error) => error.fmt(f),
+            Self::Local(error) => write!(
+                f,
+                "the gateway itself cannot open a connection: {error}; look at its limit of open files and the range of local ports"
+            ),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Timeout => f.write_str("no connection in connect_timeout"),
             Self::NotHttp2 => f.write_str(
@@ -157,3 +181,27 @@ impl fmt::Display for SendError {
 impl std::error::Error for ConnectError {}
 
 impl std::error::Error for SendError {}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnectError, Errno, SendError};
+    use crate::upstream::Report;
+    use std::io;
+
+    #[test]
+    fn what_runs_out_here_says_nothing_of_the_server() {
+        for (errno, expected) in [
+            (Errno::MFILE, None),
+            (Errno::NFILE, None),
+            (Errno::ADDRNOTAVAIL, None),
+            (Errno::NOBUFS, None),
+            (Errno::NOMEM, None),
+            (Errno::CONNREFUSED, Some(Report::ConnectFailed)),
+            (Errno::HOSTUNREACH, Some(Report::ConnectFailed)),
+            (Errno::TIMEDOUT, Some(Report::ConnectFailed)),
+        ] {
+            let error = ConnectError::of(io::Error::from(errno));
+            assert_eq!(SendError::from(error).report(), expected, "{errno:?}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::server::{Server, millis};
 use super::transport::{Protocol, Transport};
-use super::{Upstream, connect};
+use super::{ConnectError, Upstream, connect};
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::uri::PathAndQuery;
@@ -74,7 +74,8 @@ pub(super) async fn run(upstream: Arc<Upstream>, rules: HealthRules) {
             if !stays {
                 check.abort();
             }
-            stays
+            // One that panicked begins again: its server must not keep its last state for ever.
+            stays && !check.is_finished()
         });
         for server in servers {
             checked.entry(server.id).or_insert_with(|| {
@@ -83,7 +84,7 @@ pub(super) async fn run(upstream: Arc<Upstream>, rules: HealthRules) {
         }
         tokio::select! {
             () = upstream.servers.changed() => {}
-            // Only those that were aborted end.
+            // One was aborted, or has panicked.
             Some(_) = checks.join_next() => {}
         }
     }
@@ -102,6 +103,12 @@ async fn check(upstream: Arc<Upstream>, server: Arc<Server>, rules: HealthRules)
         let answer = match asked {
             Ok(Ok(status)) if rules.is_good(status) => Ok(()),
             Ok(Ok(status)) => Err(format!("status {}", status.as_u16())),
+            Ok(Err(error)) if is_local(&error) => {
+                // The server was not asked: neither a good answer nor a bad one.
+                tracing::warn!(upstream = %upstream.name, server = %server.label, %error, "health not checked");
+                tokio::time::sleep(rules.pause()).await;
+                continue;
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer in time".to_owned()),
         };
@@ -119,6 +126,12 @@ async fn check(upstream: Arc<Upstream>, server: Arc<Server>, rules: HealthRules)
         }
         tokio::time::sleep(rules.pause()).await;
     }
+}
+
+/// Whether the gateway itself lacks what it takes to ask.
+fn is_local(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(ConnectError::Local(_)))
 }
 
 /// Asks once, on a connection of its own: one that is kept would not tell whether new ones are accepted.
@@ -239,6 +252,16 @@ mod tests {
             let verdict = rules().verdict(good, streak, is_well);
             assert_eq!(verdict, expected, "{good} {streak} {is_well}");
         }
+    }
+
+    #[test]
+    fn what_runs_out_here_is_no_answer() {
+        let wrapped = |errno: rustix::io::Errno| {
+            let error = ConnectError::of(io::Error::from(errno));
+            io::Error::other(error)
+        };
+        assert!(is_local(&wrapped(rustix::io::Errno::MFILE)));
+        assert!(!is_local(&wrapped(rustix::io::Errno::CONNREFUSED)));
     }
 
     #[test]

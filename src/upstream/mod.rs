@@ -48,7 +48,7 @@ pub use ring::HashOn;
 pub use send::{Call, send};
 pub use server::{Report, Server};
 pub use servers::Servers;
-pub use tls::{ClientTls, Fingerprint, TlsError, TlsFiles};
+pub use tls::{ClientTls, Fingerprint, TlsContents, TlsError, TlsFiles};
 pub use transport::{Protocol, Transport};
 pub use upkeep::Upkeep;
 pub use upload::{Upload, UploadLimits};
@@ -91,8 +91,8 @@ pub struct Upstream {
     pub duration: Histogram,
     /// How its servers are talked to.
     pub transport: Arc<Transport>,
-    /// How many requests they get at a time.
-    pub breaker: Breaker,
+    /// How many requests they get at a time. A reload keeps it, and who waits, while the limits stay the same.
+    pub breaker: Arc<Breaker>,
     /// When a request is sent again.
     pub retry: Retry,
 }

@@ -15,6 +15,10 @@ use tokio::sync::watch;
 /// A name that has never been resolved is tried again after this time, if `dns_refresh` is longer.
 const IMPATIENCE: Duration = Duration::from_secs(1);
 
+/// An answer takes no longer than this, or it counts as none: one slow name must not keep the others of an upstream
+/// from being asked again. Resolvers ask a second name server after 5 s.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// An entry of `servers`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -82,7 +86,9 @@ impl Resolver {
     }
 
     async fn addresses(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        let addresses = chosen(self.0.resolve(host).await?);
+        let found = tokio::time::timeout(PATIENCE, self.0.resolve(host)).await;
+        let found = found.map_err(|_| io::Error::other("no answer in time"))?;
+        let addresses = chosen(found?);
         if addresses.is_empty() {
             return Err(io::Error::other("the name has no address"));
         }
@@ -128,7 +134,8 @@ pub(super) async fn run(upstream: Arc<Upstream>, tried: watch::Sender<bool>) {
         } else {
             refresh.min(IMPATIENCE)
         };
-        tokio::time::sleep(pause).await;
+        // A tenth more or less: several gateways, and several upstreams, do not ask together.
+        tokio::time::sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }
 

@@ -4,6 +4,7 @@ use super::budget::RetryBudget;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use http::{Method, StatusCode};
 use prometheus::IntCounter;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Before the same server is asked again, for the first time and at most.
@@ -16,8 +17,8 @@ pub struct Retry {
     pub attempts: u32,
     /// What is worth another attempt.
     pub on: RetryOn,
-    /// How many there may be.
-    pub budget: RetryBudget,
+    /// How many there may be. A reload keeps it while the rule stays the same.
+    pub budget: Arc<RetryBudget>,
     /// What came of them.
     pub counts: RetryCounts,
 }
@@ -132,7 +133,7 @@ mod tests {
                     .map(|status| StatusCode::from_u16(status).expect("a status"))
                     .collect(),
             },
-            budget: RetryBudget::new(20.0),
+            budget: std::sync::Arc::new(RetryBudget::new(20.0)),
             counts: RetryCounts {
                 success: counter(),
                 failure: counter(),

@@ -8,6 +8,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,6 +36,21 @@ pub struct TlsFiles<'a> {
     pub server_name: Option<&'a str>,
 }
 
+/// The settings with what their files hold at one moment: certificates and the fingerprint are of the same bytes,
+/// whatever becomes of the files meanwhile.
+pub struct TlsContents<'a> {
+    ca: Option<Content<'a>>,
+    certificate: Option<Content<'a>>,
+    key: Option<Content<'a>>,
+    server_name: Option<&'a str>,
+}
+
+/// A file and what it holds.
+struct Content<'a> {
+    path: &'a Path,
+    text: io::Result<Vec<u8>>,
+}
+
 /// Everything that TLS settings depend on, the contents of files included, in a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
@@ -52,7 +68,25 @@ pub struct TlsError {
 
 // === impl TlsFiles ===
 
-impl TlsFiles<'_> {
+impl<'a> TlsFiles<'a> {
+    /// Reads each file once. One that cannot be read is a mistake when it is loaded.
+    pub fn read(&self) -> TlsContents<'a> {
+        let read = |path: &'a Path| Content {
+            path,
+            text: outbound::read_pem(path),
+        };
+        TlsContents {
+            ca: self.ca.map(read),
+            certificate: self.certificate.map(read),
+            key: self.key.map(read),
+            server_name: self.server_name,
+        }
+    }
+}
+
+// === impl TlsContents ===
+
+impl TlsContents<'_> {
     /// Says whether settings made earlier still stand. A file that cannot be read counts as changed.
     pub fn fingerprint(&self, protocol: Protocol) -> Fingerprint {
         let mut digest = Context::new(&SHA256);
@@ -62,10 +96,10 @@ impl TlsFiles<'_> {
         };
         part(&[u8::from(protocol == Protocol::Http2)]);
         part(self.server_name.unwrap_or_default().as_bytes());
-        for path in [self.ca, self.certificate, self.key] {
-            let content = path.map(std::fs::read);
-            part(&[u8::from(path.is_some())]);
-            part(&content.and_then(Result::ok).unwrap_or_default());
+        for content in [&self.ca, &self.certificate, &self.key] {
+            let text = content.as_ref().and_then(|it| it.text.as_deref().ok());
+            part(&[u8::from(content.is_some())]);
+            part(text.unwrap_or_default());
         }
         let mut fingerprint = [0; 32];
         let digest = digest.finish();
@@ -75,13 +109,13 @@ impl TlsFiles<'_> {
         Fingerprint(fingerprint)
     }
 
-    /// Reads the files.
+    /// Makes settings of them.
     ///
     /// # Errors
     /// The first mistake in them.
     pub fn load(&self, protocol: Protocol) -> Result<ClientTls, TlsError> {
-        let roots = match self.ca {
-            Some(path) => outbound::roots_of(path).map_err(bad_roots)?,
+        let roots = match &self.ca {
+            Some(ca) => outbound::roots_of(ca.path, ca.text("ca_file")?).map_err(bad_roots)?,
             None => outbound::system_roots(),
         };
         // Given explicitly, so that nothing depends on a process-wide default having been installed.
@@ -94,7 +128,7 @@ impl TlsFiles<'_> {
                 hint: "this is a fault of the gateway's build",
             })?
             .with_root_certificates(roots);
-        let mut config = match (self.certificate, self.key) {
+        let mut config = match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => {
                 let (chain, key) = (read_chain(certificate)?, read_key(key)?);
                 let made = builder.with_client_auth_cert(chain, key);
@@ -142,31 +176,33 @@ fn server_name(text: &str) -> Result<ServerName<'static>, TlsError> {
     })
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|error| TlsError {
-        key,
-        message: format!("cannot read {}: {error}", path.display()),
-        hint: "a relative path begins at the gateway's working directory",
-    })
+impl Content<'_> {
+    fn text(&self, key: &'static str) -> Result<&[u8], TlsError> {
+        self.text.as_deref().map_err(|error| TlsError {
+            key,
+            message: format!("cannot read {}: {error}", self.path.display()),
+            hint: "a relative path begins at the gateway's working directory",
+        })
+    }
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = read("cert_file", path)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+fn read_chain(file: &Content<'_>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = file.text("cert_file")?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
         _ => {
             let hint = "it has to hold blocks that start with -----BEGIN CERTIFICATE-----";
-            Err(no_pem("cert_file", path, "certificates", hint))
+            Err(no_pem("cert_file", file.path, "certificates", hint))
         }
     }
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read("key_file", path)?;
+fn read_key(file: &Content<'_>) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = file.text("key_file")?;
     let hint = "it has to hold a block that starts with -----BEGIN PRIVATE KEY-----, not encrypted";
-    PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| no_pem("key_file", path, "a private key", hint))
+    PrivateKeyDer::from_pem_slice(text)
+        .map_err(|_| no_pem("key_file", file.path, "a private key", hint))
 }
 
 fn no_pem(key: &'static str, path: &Path, what: &str, hint: &'static str) -> TlsError {
