@@ -163,7 +163,8 @@ impl Socket {
     fn poll_substitute(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.refused = true;
         while !self.substitute.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.substitute))?;
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.substitute);
+            let written = ready!(self.stalled.unless_written(cx, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -180,7 +181,7 @@ impl Socket {
         }
         while !self.interim.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
-            let written = ready!(self.stalled.unless(cx, written))?;
+            let written = ready!(self.stalled.unless_written(cx, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -253,7 +254,7 @@ impl AsyncWrite for Socket {
         }
         ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.stalled.unless(cx, written)
+        self.stalled.unless_written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -270,7 +271,7 @@ impl AsyncWrite for Socket {
         }
         ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.stalled.unless(cx, written)
+        self.stalled.unless_written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -279,7 +280,8 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_interim(cx))?;
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.stalled.unless_flushed(cx, flushed))?;
         // An upstream may answer before the request has ended: what comes then is no next head.
         let finishing = self.client.phase.load(Relaxed) == FINISHING;
         if finishing && !self.client.arriving.load(Relaxed) {
@@ -301,7 +303,8 @@ impl AsyncWrite for Socket {
         let left = match self.linger {
             Some(left) => left,
             None => {
-                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+                ready!(self.stalled.unless_flushed(cx, shut))?;
                 self.deadline = Instant::now() + LINGER;
                 let unread = self.refused || self.client.body.load(Relaxed);
                 let left = if unread { MAX_LINGER } else { 0 };

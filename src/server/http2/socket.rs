@@ -142,7 +142,7 @@ impl AsyncWrite for Socket {
         if let Poll::Ready(Ok(count)) = &written {
             self.wrote(parts, *count);
         }
-        self.stalled.unless(cx, written)
+        self.stalled.unless_written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -150,10 +150,12 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.stalled.unless_flushed(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.stalled.unless_flushed(cx, shut)
     }
 }
