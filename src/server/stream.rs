@@ -282,9 +282,14 @@ impl AsyncWrite for Socket {
         ready!(self.poll_interim(cx))?;
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.stalled.unless_flushed(cx, flushed))?;
-        // An upstream may answer before the request has ended: what comes then is no next head.
-        let finishing = self.client.phase.load(Relaxed) == FINISHING;
-        if finishing && !self.client.arriving.load(Relaxed) {
+        if self.client.phase.load(Relaxed) != FINISHING {
+            return Poll::Ready(Ok(()));
+        }
+        if self.client.arriving.load(Relaxed) {
+            // An upstream may answer before the request has ended: what comes then is no next head.
+            // Who reads the end of the body wakes nobody here, so this looks again by itself.
+            self.deadline = Instant::now() + self.idle_timeout;
+        } else {
             // The next head may have begun to come with the last request.
             self.heard = self.watch.in_head();
             let (phase, patience) = if self.heard {
@@ -294,8 +299,8 @@ impl AsyncWrite for Socket {
             };
             self.client.phase.store(phase, Relaxed);
             self.deadline = Instant::now() + patience;
-            self.rearm(cx);
         }
+        self.rearm(cx);
         Poll::Ready(Ok(()))
     }
 
