@@ -47,6 +47,8 @@ pub(super) struct Client {
     /// When the last one ended, or the connection began, in milliseconds since `connected`.
     quiet_since: AtomicU64,
     connected: Instant,
+    /// Whether anything has come by HTTP/2 since the connection was last asked for a sign of life.
+    pub(super) heard: AtomicBool,
     /// The first request that hyper takes and the gateway does not, and what is wrong with it.
     pub(super) flaw: OnceLock<(u64, Flaw)>,
 }
@@ -119,6 +121,7 @@ impl Client {
             streams: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
             connected: Instant::now(),
+            heard: AtomicBool::new(false),
             flaw: OnceLock::new(),
         }
     }

@@ -1,7 +1,10 @@
 //! Stopping: nobody new, nobody lost, and no longer than it takes.
 
+use crate::harness::h2raw::{self, H2Raw, Outcome};
 use crate::harness::link::{Link, nothing};
-use crate::harness::{CONFIG, Gateway, Raw, World, eventually, nobody, request, within};
+use crate::harness::{
+    CONFIG, Gateway, Raw, World, eventually, nobody, request, within,
+};
 use bonterra_gateway::app::Stopped;
 use http::Request;
 use std::time::{Duration, Instant};
@@ -167,4 +170,18 @@ async fn what_takes_longer_than_drain_timeout_is_cut() {
         .pop()
         .expect("a record, even so");
     assert_eq!(record["aborted"], serde_json::json!(true), "{record}");
+}
+
+/// One that has gone without a word does not answer the PING behind GOAWAY.
+#[tokio::test]
+async fn a_silent_http2_client_does_not_hold_up_the_end() {
+    let world = World::with(&config("0s", "60s")).await;
+    let mut asked = H2Raw::connect(world.gateway.address).await;
+    asked.send(h2raw::get(1, "/public/1")).await;
+    assert_eq!(asked.outcome(1).await, Outcome::Answered(200));
+    let started = Instant::now();
+    let stopped = within("the end", world.gateway.app.stop()).await;
+    assert_eq!(stopped, Stopped { cut: 0 });
+    assert!(started.elapsed() < 2 * SOON, "{:?}", started.elapsed());
+    assert_eq!(asked.ended().await, Some(0));
 }
