@@ -1,7 +1,7 @@
 //! A client, as the service that answers its requests and the socket that they come by both know it.
 
 use super::door::Seat;
-use super::drain::Open;
+use super::drain::{Moment, Open};
 use super::head::Flaw;
 use super::tls::Credentials;
 use crate::proxy;
@@ -47,6 +47,8 @@ pub(super) struct Client {
     /// When the last one ended, or the connection began, in milliseconds since `connected`.
     quiet_since: AtomicU64,
     connected: Instant,
+    /// Whether anything has come by HTTP/2 since the connection was last asked for a sign of life.
+    pub(super) heard: AtomicBool,
     /// The first request that hyper takes and the gateway does not, and what is wrong with it.
     pub(super) flaw: OnceLock<(u64, Flaw)>,
 }
@@ -119,6 +121,7 @@ impl Client {
             streams: AtomicUsize::new(0),
             quiet_since: AtomicU64::new(0),
             connected: Instant::now(),
+            heard: AtomicBool::new(false),
             flaw: OnceLock::new(),
         }
     }
@@ -145,9 +148,15 @@ impl Client {
         self.asked.load(Relaxed) > 0
     }
 
-    /// Whether a request is being answered.
-    pub(super) fn is_busy(&self) -> bool {
-        self.has_asked() && self.phase.load(Relaxed) >= BUSY
+    /// Where an HTTP/1.1 connection is, for a gateway that drains. hyper drops the beginning of a
+    /// head that it has when it is told to end, but for the first.
+    pub(super) fn moment(&self) -> Moment {
+        match self.phase.load(Relaxed) {
+            _ if !self.has_asked() => Moment::AfterGrace,
+            IDLE => Moment::AfterGrace,
+            HEAD => Moment::NotYet,
+            _ => Moment::Now,
+        }
     }
 
     /// What is wrong with the request that was read last, if it must not be served. It has to be

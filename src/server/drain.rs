@@ -53,11 +53,33 @@ pub(super) trait Winding: Future {
 /// What a client gets to send one more request while the gateway drains: it may be under way.
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 
-/// Drives the work on a connection of this worker. When the gateway drains, the request in flight is
-/// the last (`has_asked`); a client that is idle gets a moment to send its last.
-pub(super) async fn until_drained<W: Winding>(
+/// What a connection is at, as far as its end goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// It has had its chance: what is being done is the last.
+    Now,
+    /// Nothing is being done: a request may be under way.
+    AfterGrace,
+    /// What has begun has a deadline of its own, and winding down would cut it.
+    NotYet,
+}
+
+impl From<bool> for Moment {
+    /// Whether it has had its chance is all there is to say of most work.
+    fn from(has_asked: bool) -> Self {
+        if has_asked {
+            Self::Now
+        } else {
+            Self::AfterGrace
+        }
+    }
+}
+
+/// Drives the work on a connection of this worker, and winds it down when the gateway drains, at the
+/// `moment` that it finds fit.
+pub(super) async fn until_drained<W: Winding, M: Into<Moment>>(
     mut work: Pin<impl DerefMut<Target = W>>,
-    has_asked: impl Fn() -> bool,
+    moment: impl Fn() -> M,
     worker: usize,
     shared: &Shared,
 ) -> W::Output {
@@ -68,34 +90,48 @@ pub(super) async fn until_drained<W: Winding>(
     let mut grace = pin!(None::<Sleep>);
     let mut told = false;
     poll_fn(|cx| {
-        let stage = shared.drain.stage();
+        let mut stage = shared.drain.stage();
         // The bell has this task's waker from the first poll on, so that after it only the stage is
         // looked at. It rings once for each stage.
         if !told && (!registered || stage != Stage::Serving) {
             registered = true;
-            if rung.as_mut().poll(cx).is_ready() && stage < Stage::Draining {
+            while rung.as_mut().poll(cx).is_ready() && stage < Stage::Draining {
                 rung.set(bell.notified());
                 rung.as_mut().enable();
-                let _ = rung.as_mut().poll(cx);
+                // What was rung before the bell was heard again is not rung for this task.
+                stage = shared.drain.stage();
             }
         }
-        if !told && stage == Stage::Draining {
-            if grace.is_none() {
-                grace.set(Some(tokio::time::sleep(LAST_REQUEST)));
-            }
-            let over = |timer: Pin<&mut Sleep>, cx: &mut Context<'_>| timer.poll(cx).is_ready();
-            told = has_asked()
-                || grace
-                    .as_mut()
-                    .as_pin_mut()
-                    .is_none_or(|timer| over(timer, cx));
-            if told {
+        let draining = stage == Stage::Draining;
+        loop {
+            if !told && draining && is_due(moment().into(), grace.as_mut(), cx) {
+                told = true;
                 work.as_mut().wind_down();
             }
+            let polled = work.as_mut().poll(cx);
+            // The work may have come to another moment, of which nobody tells this task.
+            if polled.is_ready()
+                || told
+                || !draining
+                || !is_due(moment().into(), grace.as_mut(), cx)
+            {
+                return polled;
+            }
         }
-        work.as_mut().poll(cx)
     })
     .await
+}
+
+/// Whether a connection of a gateway that drains has to be told now.
+fn is_due(moment: Moment, mut grace: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> bool {
+    if grace.is_none() {
+        grace.set(Some(tokio::time::sleep(LAST_REQUEST)));
+    }
+    match moment {
+        Moment::Now => true,
+        Moment::NotYet => false,
+        Moment::AfterGrace => grace.as_pin_mut().is_none_or(|it| it.poll(cx).is_ready()),
+    }
 }
 
 // === impl Drain ===

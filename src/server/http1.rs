@@ -48,7 +48,7 @@ pub(super) async fn serve(
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service);
     let connection = std::pin::pin!(connection.with_upgrades());
-    if let Err(error) = until_drained(connection, || client.is_busy(), worker, shared).await {
+    if let Err(error) = until_drained(connection, || client.moment(), worker, shared).await {
         tracing::debug!(%error, "a connection broke off");
     }
 }

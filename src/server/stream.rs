@@ -163,7 +163,8 @@ impl Socket {
     fn poll_substitute(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.refused = true;
         while !self.substitute.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.substitute))?;
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.substitute);
+            let written = ready!(self.stalled.unless_written(cx, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -180,7 +181,7 @@ impl Socket {
         }
         while !self.interim.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
-            let written = ready!(self.stalled.unless(cx, written))?;
+            let written = ready!(self.stalled.unless_written(cx, written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -253,7 +254,7 @@ impl AsyncWrite for Socket {
         }
         ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.stalled.unless(cx, written)
+        self.stalled.unless_written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -270,7 +271,7 @@ impl AsyncWrite for Socket {
         }
         ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.stalled.unless(cx, written)
+        self.stalled.unless_written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -279,10 +280,16 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_interim(cx))?;
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        // An upstream may answer before the request has ended: what comes then is no next head.
-        let finishing = self.client.phase.load(Relaxed) == FINISHING;
-        if finishing && !self.client.arriving.load(Relaxed) {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.stalled.unless_flushed(cx, flushed))?;
+        if self.client.phase.load(Relaxed) != FINISHING {
+            return Poll::Ready(Ok(()));
+        }
+        if self.client.arriving.load(Relaxed) {
+            // An upstream may answer before the request has ended: what comes then is no next head.
+            // Who reads the end of the body wakes nobody here, so this looks again by itself.
+            self.deadline = Instant::now() + self.idle_timeout;
+        } else {
             // The next head may have begun to come with the last request.
             self.heard = self.watch.in_head();
             let (phase, patience) = if self.heard {
@@ -292,8 +299,8 @@ impl AsyncWrite for Socket {
             };
             self.client.phase.store(phase, Relaxed);
             self.deadline = Instant::now() + patience;
-            self.rearm(cx);
         }
+        self.rearm(cx);
         Poll::Ready(Ok(()))
     }
 
@@ -301,7 +308,8 @@ impl AsyncWrite for Socket {
         let left = match self.linger {
             Some(left) => left,
             None => {
-                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+                ready!(self.stalled.unless_flushed(cx, shut))?;
                 self.deadline = Instant::now() + LINGER;
                 let unread = self.refused || self.client.body.load(Relaxed);
                 let left = if unread { MAX_LINGER } else { 0 };

@@ -6,6 +6,7 @@ mod client;
 mod handshakes;
 mod mutual;
 mod renewal;
+mod slow_readers;
 
 use crate::harness::{CONFIG, World};
 use authority::{Authority, Issued};

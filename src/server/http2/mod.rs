@@ -37,6 +37,10 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// What waits to be sent on one stream.
 const SEND_BUFFER: usize = 64 << 10;
 
+/// A client that is told of the end of its connection answers at once (hyper sends a PING behind
+/// GOAWAY). One of which nothing comes for this long has gone.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// Serves a connection to its end.
 pub(super) async fn serve(
     stream: Transport,
@@ -47,7 +51,11 @@ pub(super) async fn serve(
     let (builder, socket, patience) = {
         let limits = &shared.snapshot.load().limits;
         let patience = (limits.idle_timeout, limits.body_timeout);
-        (builder(limits), Socket::new(stream, limits), patience)
+        (
+            builder(limits),
+            Socket::new(stream, &client, limits),
+            patience,
+        )
     };
     // Heads come in frames, which hyper reads alone: there is nothing to be out of step with.
     client.heads.store(u64::MAX, Relaxed);
@@ -71,7 +79,7 @@ pub(super) async fn serve(
         client: &client,
         idle: Box::pin(tokio::time::sleep(patience.0)),
         patience,
-        ending: false,
+        ending: None,
     });
     if let Err(error) = until_drained(served, || client.has_asked(), worker, shared).await {
         tracing::debug!(%error, "a connection broke off");
@@ -149,7 +157,8 @@ struct Served<'c, C> {
     idle: Pin<Box<Sleep>>,
     /// `idle_timeout`; and `body_timeout`, for the last bytes of a connection that is to end.
     patience: (Duration, Duration),
-    ending: bool,
+    /// When the connection was told to end.
+    ending: Option<Instant>,
 }
 
 impl<C: Winding + Unpin> Served<'_, C>
@@ -159,22 +168,48 @@ where
     /// Ready when nothing is worth waiting for any more.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.idle.as_mut().poll(cx).is_ready() {
-            let (idle, last) = self.patience;
             let now = Instant::now();
-            let next = match self.client.idle_since() {
-                // What is left belongs to streams that nobody reads.
-                Some(_) if self.ending => return Poll::Ready(()),
-                Some(since) if now >= since + idle => {
-                    self.ending = true;
-                    Pin::new(&mut self.connection).wind_down();
-                    now + last
+            let idle = self.patience.0;
+            let next = match (self.client.idle_since(), self.ending) {
+                (Some(since), Some(ending)) => {
+                    let end = since.max(ending) + self.last();
+                    if now >= end {
+                        return Poll::Ready(());
+                    }
+                    end
                 }
-                Some(since) => since + idle,
-                None => now + idle,
+                (None, Some(_)) => now + self.last(),
+                (Some(since), None) if now >= since + idle => {
+                    self.end();
+                    continue;
+                }
+                (Some(since), None) => since + idle,
+                (None, None) => now + idle,
             };
             self.idle.as_mut().reset(next);
         }
         Poll::Pending
+    }
+
+    /// How long the end may take once there is no stream: what is left then is on its way to a client
+    /// that takes it, belongs to streams that nobody reads, or waits for one that has gone.
+    fn last(&self) -> Duration {
+        let last = self.patience.1;
+        if self.client.heard.load(Relaxed) {
+            last
+        } else {
+            last.min(SILENCE)
+        }
+    }
+
+    /// Tells the client that the connection ends.
+    fn end(&mut self) {
+        self.client.heard.store(false, Relaxed);
+        let now = Instant::now();
+        self.ending = Some(now);
+        let end = now + self.last();
+        self.idle.as_mut().reset(end);
+        Pin::new(&mut self.connection).wind_down();
     }
 }
 
@@ -191,8 +226,10 @@ impl<C: Winding<Output = hyper::Result<()>> + Unpin> Future for Served<'_, C> {
 
 impl<C: Winding<Output = hyper::Result<()>> + Unpin> Winding for Served<'_, C> {
     fn wind_down(mut self: Pin<&mut Self>) {
-        self.ending = true;
-        Pin::new(&mut self.connection).wind_down();
+        // It may have been told already, for idleness: what it has left does not begin anew.
+        if self.ending.is_none() {
+            self.end();
+        }
     }
 }
 

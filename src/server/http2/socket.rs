@@ -2,12 +2,15 @@
 
 use super::allowance::Allowance;
 use super::frames::Frames;
+use crate::server::client::Client;
 use crate::server::sniff::PREFACE;
 use crate::server::stalled::Stalled;
 use crate::server::transport::Transport;
 use crate::snapshot::Limits;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,6 +25,7 @@ const CALM_DOWN: [u8; 17] = [
 /// The socket of an HTTP/2 connection.
 pub(super) struct Socket {
     stream: Transport,
+    client: Arc<Client>,
     incoming: Frames,
     outgoing: Frames,
     allowance: Allowance,
@@ -34,9 +38,10 @@ pub(super) struct Socket {
 // === impl Socket ===
 
 impl Socket {
-    pub(super) fn new(stream: Transport, limits: &Limits) -> Self {
+    pub(super) fn new(stream: Transport, client: &Arc<Client>, limits: &Limits) -> Self {
         Self {
             stream,
+            client: Arc::clone(client),
             incoming: Frames::behind(PREFACE.len()),
             outgoing: Frames::behind(0),
             allowance: Allowance::new(Instant::now()),
@@ -51,6 +56,7 @@ impl Socket {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.client.heard.store(true, Relaxed);
         let (mut fine, mut now) = (true, None);
         let allowance = &mut self.allowance;
         self.incoming.feed(bytes, |frame| {
@@ -142,7 +148,7 @@ impl AsyncWrite for Socket {
         if let Poll::Ready(Ok(count)) = &written {
             self.wrote(parts, *count);
         }
-        self.stalled.unless(cx, written)
+        self.stalled.unless_written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -150,10 +156,12 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.stalled.unless_flushed(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.stalled.unless_flushed(cx, shut)
     }
 }

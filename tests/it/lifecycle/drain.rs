@@ -1,7 +1,10 @@
 //! Stopping: nobody new, nobody lost, and no longer than it takes.
 
+use crate::harness::h2raw::{self, H2Raw, Outcome};
 use crate::harness::link::{Link, nothing};
-use crate::harness::{CONFIG, Gateway, Raw, World, eventually, nobody, request, within};
+use crate::harness::{
+    CONFIG, Gateway, Raw, World, eventually, nobody, request, with_lines, within,
+};
 use bonterra_gateway::app::Stopped;
 use http::Request;
 use std::time::{Duration, Instant};
@@ -167,4 +170,62 @@ async fn what_takes_longer_than_drain_timeout_is_cut() {
         .pop()
         .expect("a record, even so");
     assert_eq!(record["aborted"], serde_json::json!(true), "{record}");
+}
+
+/// A head that has begun is a request that is under way: it gets the time that any head gets.
+#[tokio::test]
+async fn a_head_that_is_coming_in_is_not_cut() {
+    let world = World::with(&config("0s", "20s")).await;
+    let Gateway { app, address, .. } = world.gateway;
+    let mut raw = Raw::connect(address).await;
+    raw.send("GET /public/1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(raw.whole().await.status, 200);
+    raw.send("GET /public/2 HTTP/1.1\r\nHost: a\r\n").await;
+    let stopping = tokio::spawn(app.stop());
+    eventually("nobody new", async || {
+        TcpStream::connect(address).await.is_err()
+    })
+    .await;
+    // Longer than one who is idle has for a last request.
+    assert!(raw.is_silent(Duration::from_secs(1)).await);
+    raw.send("\r\n").await;
+    let reply = raw.whole().await;
+    assert_eq!(
+        (reply.status, reply.header("connection")),
+        (200, Some("close"))
+    );
+    assert_eq!(raw.rest().await, "");
+    assert_eq!(
+        within("the end", stopping).await.expect("no panic"),
+        Stopped { cut: 0 }
+    );
+}
+
+/// Half a head must not hold the gateway up either.
+#[tokio::test]
+async fn a_head_that_never_ends_has_its_own_deadline() {
+    let config = with_lines(&config("0s", "60s"), "[server]", "header_timeout = \"1s\"");
+    let world = World::with(&config).await;
+    let mut raw = Raw::connect(world.gateway.address).await;
+    raw.send("GET /public/1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(raw.whole().await.status, 200);
+    raw.send("GET /public/2 HTTP/1.1\r\nHost: a\r\n").await;
+    let started = Instant::now();
+    let stopped = within("the end", world.gateway.app.stop()).await;
+    assert_eq!(stopped, Stopped { cut: 0 });
+    assert!(started.elapsed() < 2 * SOON, "{:?}", started.elapsed());
+}
+
+/// One that has gone without a word does not answer the PING behind GOAWAY.
+#[tokio::test]
+async fn a_silent_http2_client_does_not_hold_up_the_end() {
+    let world = World::with(&config("0s", "60s")).await;
+    let mut asked = H2Raw::connect(world.gateway.address).await;
+    asked.send(h2raw::get(1, "/public/1")).await;
+    assert_eq!(asked.outcome(1).await, Outcome::Answered(200));
+    let started = Instant::now();
+    let stopped = within("the end", world.gateway.app.stop()).await;
+    assert_eq!(stopped, Stopped { cut: 0 });
+    assert!(started.elapsed() < 2 * SOON, "{:?}", started.elapsed());
+    assert_eq!(asked.ended().await, Some(0));
 }

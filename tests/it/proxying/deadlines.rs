@@ -262,3 +262,27 @@ async fn an_upstream_that_does_not_read_is_504() {
         .await;
     assert_refused(&gateway, &reply, 504, "upstream_timeout", "api").await;
 }
+
+/// Behind an answer that came before the request had ended there is idleness like behind any other.
+#[tokio::test]
+async fn a_connection_is_idle_when_the_request_ends_behind_its_answer() {
+    let upstream = RawUpstream::start(async |mut raw: Raw| {
+        raw.asked().await;
+        raw.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            .await;
+        raw.rest().await;
+    })
+    .await;
+    let gateway = gateway(&upstream.url(), &[("[server]", "idle_timeout = \"200ms\"")]).await;
+    let mut raw = Raw::connect(gateway.address).await;
+    raw.send("POST /api/ HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nfirst")
+        .await;
+    let reply = raw.whole().await;
+    assert_eq!((reply.status, reply.header("connection")), (200, None));
+    // Longer than a connection may be idle: this one is not, since its request goes on.
+    assert!(raw.is_silent(2 * SHORT).await);
+    let started = Instant::now();
+    raw.send("other").await;
+    assert_eq!(raw.rest().await, "");
+    assert_took(started, SHORT);
+}

@@ -90,11 +90,15 @@ impl TlsClient {
     }
 
     pub async fn connect(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        self.connect_over(TcpStream::connect(address).await?).await
+    }
+
+    /// The same over a connection that is there already.
+    pub async fn connect_over(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let config = match &self.config {
             Some(config) => Arc::clone(config),
             None => Arc::new(self.config()),
         };
-        let stream = TcpStream::connect(address).await?;
         let name = ServerName::try_from("localhost").expect("a name");
         let handshake = TlsConnector::from(config).connect(name, stream);
         within("a handshake", handshake).await
