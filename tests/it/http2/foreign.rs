@@ -90,7 +90,11 @@ const ask = (path, size) => new Promise((done) => {
 #[tokio::test]
 async fn node_posts_much_at_a_time() {
     let said = shell("node --version").await;
-    assert_eq!(said.code, Some(0), "node is missing: `make test` installs it");
+    assert_eq!(
+        said.code,
+        Some(0),
+        "node is missing: `make test` installs it"
+    );
     let world = world().await;
     let url = format!("http://{}", world.gateway.address);
     let said = shell(&format!("timeout 15 node -e '{SCRIPT}' {url}")).await;
