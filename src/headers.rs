@@ -14,6 +14,7 @@ use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::telemetry::trace::Trace;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, VIA};
+use std::sync::Arc;
 
 /// The name by which the gateway signs `Via`.
 pub const PSEUDONYM: &str = "bonterra-gateway";
@@ -109,6 +110,23 @@ pub struct Forwarding<'a> {
     pub request_id: &'a HeaderValue,
     /// Its place in its trace.
     pub trace: &'a Trace,
+}
+
+// === impl HeaderRules ===
+
+impl HeaderRules {
+    /// For what comes after the head; `None` if they say nothing.
+    pub fn kept(self: &Arc<Self>) -> Option<Arc<Self>> {
+        (!self.set.is_empty() || !self.remove.is_empty()).then(|| Arc::clone(self))
+    }
+
+    /// Whether a field may not come outside the head: there it would have been removed, or have got
+    /// another value.
+    pub fn settle(&self, name: &HeaderName) -> bool {
+        let set = self.set.iter().map(|(name, _)| name);
+        let mut names = self.remove.iter().chain(set);
+        names.any(|other| same_name(other.as_str(), name.as_str()))
+    }
 }
 
 // === impl Forwarding ===
@@ -240,12 +258,15 @@ pub fn towards_client(headers: &mut HeaderMap, rules: &HeaderRules, request_id: 
     headers.insert(X_REQUEST_ID, request_id.clone());
 }
 
-/// Turns an upstream's interim fields (RFC 9110 §15.2) into the client's.
-pub fn interim_towards_client(headers: &mut HeaderMap) {
+/// Turns an upstream's interim fields (RFC 9110 §15.2) into the client's. What the route sets is set
+/// in the last head only.
+pub fn interim_towards_client(headers: &mut HeaderMap, rules: Option<&HeaderRules>) {
     let named = connection_tokens(headers).unwrap_or_default();
     remove_all(headers, &named);
     remove_if(headers, |name| {
-        is_hop_by_hop(name.as_str()) || *name == CONTENT_LENGTH
+        is_hop_by_hop(name.as_str())
+            || *name == CONTENT_LENGTH
+            || rules.is_some_and(|rules| rules.settle(name))
     });
 }
 

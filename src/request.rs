@@ -19,7 +19,7 @@ pub struct TrustedProxies(Box<[IpNet]>);
 pub struct Peer {
     /// Who connected.
     pub address: SocketAddr,
-    /// Whether that is one of `trusted_proxies`.
+    /// Whether that is one of `trusted_proxies`, and what comes is its own word.
     pub trusted: bool,
     /// Whether it speaks TLS with the gateway.
     pub secure: bool,

@@ -6,9 +6,9 @@ mod revoke;
 pub use readiness::Readiness;
 
 use crate::reload::Reloader;
-use crate::server::{self, Bound, Shared};
+use crate::server::{self, Bound, Shared, Stage};
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -75,11 +75,13 @@ pub async fn serve(bound: Bound, shared: Arc<Shared>, reloader: Arc<Reloader>) {
 
 async fn answer(request: Request<Incoming>, shared: &Shared, reloader: &Reloader) -> Reply {
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let lost = *request.method() == Method::POST && shared.drain.stage() != Stage::Serving;
     match (request.uri().path(), read) {
         ("/metrics", true) => metrics(shared),
         ("/livez", true) => reply(StatusCode::OK, TEXT, "ok\n"),
         ("/readyz", true) => ready(shared, request.uri().query()),
         ("/", true) => reply(StatusCode::OK, TEXT, overview(shared)),
+        ("/-/reload" | "/-/revoke", _) if lost => draining(),
         ("/-/reload", _) if *request.method() == Method::POST => reload(reloader).await,
         ("/-/revoke", _) if *request.method() == Method::POST => revoke(request, shared).await,
         ("/-/reload" | "/-/revoke", _) => not_allowed("POST"),
@@ -177,6 +179,20 @@ async fn revoke(request: Request<Incoming>, shared: &Shared) -> Reply {
         }
         Err(full) => reply(StatusCode::INSUFFICIENT_STORAGE, TEXT, format!("{full}\n")),
     }
+}
+
+/// An order is lost on a process that ends. Another one may have the same port, so the connection is
+/// closed for the next attempt to reach that.
+fn draining() -> Reply {
+    let text = concat!(
+        r#"{"error":"draining","message":"this gateway is stopping and takes no orders; "#,
+        r#"nothing was changed. Send it again, on a new connection, to the one that takes its place"}"#,
+        "\n"
+    );
+    let mut response = reply(StatusCode::SERVICE_UNAVAILABLE, "application/json", text);
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 fn not_allowed(allow: &'static str) -> Reply {

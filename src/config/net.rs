@@ -23,8 +23,8 @@ pub enum ListenAddr {
 pub struct FileMode(pub u32);
 
 /// What the name of a Unix socket holds at most (`sun_path` of `unix(7)`, less the final zero), and room for the
-/// suffix under which a socket is prepared.
-const MAX_SOCKET_PATH: usize = 107 - 12;
+/// eight bytes of the name under which a socket is prepared, should its own be a single letter.
+const MAX_SOCKET_PATH: usize = 107 - 7;
 
 /// A network in CIDR notation, refused when bits outside the prefix are set: `10.1.2.3/8` is as likely a slip of
 /// the prefix as of the address, and these lists decide whom to trust.
@@ -87,7 +87,7 @@ fn socket_path(path: &str) -> Result<ListenAddr, &'static str> {
         return Err("that is no name for a socket");
     }
     if path.len() > MAX_SOCKET_PATH {
-        return Err("the path of a Unix socket has 95 bytes at most");
+        return Err("the path of a Unix socket has 100 bytes at most");
     }
     Ok(ListenAddr::Unix(path.into()))
 }
@@ -190,7 +190,7 @@ mod tests {
             ("unix:gateway.sock", "begins with a slash"),
             ("unix:", "begins with a slash"),
             ("unix:/run/", "no name for a socket"),
-            (&format!("unix:/{}", "x".repeat(95)), "95 bytes at most"),
+            (&format!("unix:/{}", "x".repeat(100)), "100 bytes at most"),
             ("127.0.0.1", "has no port"),
             ("::", "has no port"),
             ("localhost:8080", "names are not looked up"),

@@ -28,7 +28,8 @@ pub struct Server {
     /// 503 and closed. Unix sockets are not counted.
     pub max_connections_per_address: usize,
     /// Requests in flight at most, over all workers; 0: no limit. One more is answered 503 at once, before its token is
-    /// looked at, and its connection is kept.
+    /// looked at, and its connection is kept. A tunnel (`upgrades`) counts for as long as it is open, and a stream for
+    /// as long as it lasts.
     pub max_requests: usize,
     /// For a whole request head, first and later requests alike.
     pub header_timeout: Dur,

@@ -1,9 +1,10 @@
 //! Fields behind a body (RFC 9110 §6.5): which of them go on, and how they are announced.
 //!
 //! Whoever merges trailers into the head must not find anything there that could not have come in the
-//! head: identity headers are withheld, and so is what frames, routes or authenticates a message.
+//! head: identity headers are withheld, what the route's header rules remove or set, and what frames,
+//! routes or authenticates a message.
 
-use super::{IdentityGuard, certificate, is_disguised, is_reserved};
+use super::{HeaderRules, IdentityGuard, certificate, is_disguised, is_reserved};
 use http::header::{HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
 
 /// Whether the sender of these fields takes trailers: `TE: trailers` (RFC 9110 §10.1.4).
@@ -16,23 +17,37 @@ pub fn are_wanted(headers: &HeaderMap) -> bool {
 }
 
 /// The `Trailer` field of a request, without the names that will not be passed on.
-pub fn announced_to_upstream(headers: &HeaderMap, guard: &IdentityGuard) -> Option<HeaderValue> {
-    announced(headers, |name| may_follow(name) && !guard.forbids(name))
+pub fn announced_to_upstream(
+    headers: &HeaderMap,
+    guard: &IdentityGuard,
+    rules: &HeaderRules,
+) -> Option<HeaderValue> {
+    announced(headers, |name| {
+        may_follow(name) && !guard.forbids(name) && !rules.settle(name)
+    })
 }
 
 /// The `Trailer` field of a response, without the names that will not be passed on.
-pub fn announced_to_client(headers: &HeaderMap) -> Option<HeaderValue> {
-    announced(headers, may_follow)
+pub fn announced_to_client(headers: &HeaderMap, rules: &HeaderRules) -> Option<HeaderValue> {
+    announced(headers, |name| may_follow(name) && !rules.settle(name))
 }
 
 /// Takes out of a request's trailers what the upstream may not see there.
-pub fn towards_upstream(trailers: &mut HeaderMap, guard: &IdentityGuard) {
-    super::remove_if(trailers, |name| !may_follow(name) || guard.forbids(name));
+pub fn towards_upstream(
+    trailers: &mut HeaderMap,
+    guard: &IdentityGuard,
+    rules: Option<&HeaderRules>,
+) {
+    super::remove_if(trailers, |name| {
+        !may_follow(name) || guard.forbids(name) || rules.is_some_and(|rules| rules.settle(name))
+    });
 }
 
 /// Takes out of a response's trailers what the client may not see there.
-pub fn towards_client(trailers: &mut HeaderMap) {
-    super::remove_if(trailers, |name| !may_follow(name));
+pub fn towards_client(trailers: &mut HeaderMap, rules: Option<&HeaderRules>) {
+    super::remove_if(trailers, |name| {
+        !may_follow(name) || rules.is_some_and(|rules| rules.settle(name))
+    });
 }
 
 /// RFC 9110 §6.5.1: not what frames or routes a message, authenticates, or says how to read the body.
@@ -105,16 +120,17 @@ mod tests {
     #[test]
     fn only_what_may_follow_a_body_is_announced_and_passed_on() {
         let guard = IdentityGuard::default();
+        let none = HeaderRules::default();
         let announced = fields(&[(
             "trailer",
             "X-Sum, content-length, X-Bonterra-Auth-Id, x_bonterra_subject, host, grpc-status,",
         )]);
         assert_eq!(
-            announced_to_upstream(&announced, &guard),
+            announced_to_upstream(&announced, &guard, &none),
             Some(HeaderValue::from_static("x-sum, grpc-status"))
         );
         assert_eq!(
-            announced_to_upstream(&fields(&[("trailer", "host")]), &guard),
+            announced_to_upstream(&fields(&[("trailer", "host")]), &guard, &none),
             None
         );
         let all = [
@@ -130,11 +146,39 @@ mod tests {
             ("set-cookie", "a=b"),
         ];
         let mut up = fields(&all);
-        towards_upstream(&mut up, &guard);
+        towards_upstream(&mut up, &guard, None);
         assert_eq!(up, fields(&all[..2]));
         let mut down = fields(&all);
-        towards_client(&mut down);
+        towards_client(&mut down, None);
         assert_eq!(down.len(), 3);
         assert!(down.contains_key("x-bonterra-auth-id"));
+    }
+
+    #[test]
+    fn what_the_rules_of_a_route_remove_or_set_does_not_follow_a_body() {
+        let guard = IdentityGuard::default();
+        let rules = HeaderRules {
+            set: vec![(
+                HeaderName::from_static("x-tenant"),
+                HeaderValue::from_static("a"),
+            )],
+            remove: vec![HeaderName::from_static("x-admin")],
+        };
+        let head = fields(&[("trailer", "X-Sum, X-Admin, x_tenant")]);
+        let expected = Some(HeaderValue::from_static("x-sum"));
+        assert_eq!(announced_to_upstream(&head, &guard, &rules), expected);
+        assert_eq!(announced_to_client(&head, &rules), expected);
+        let all = [
+            ("x-sum", "1"),
+            ("x-admin", "1"),
+            ("x_admin", "1"),
+            ("x-tenant", "b"),
+            ("x_tenant", "b"),
+        ];
+        let (mut up, mut down) = (fields(&all), fields(&all));
+        towards_upstream(&mut up, &guard, Some(&rules));
+        towards_client(&mut down, Some(&rules));
+        assert_eq!(up, fields(&all[..1]));
+        assert_eq!(down, fields(&all[..1]));
     }
 }

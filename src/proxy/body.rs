@@ -1,6 +1,6 @@
 //! The body of a response on its way to the client: our own text, or an upstream's stream.
 
-use crate::headers::trailers;
+use crate::headers::{HeaderRules, trailers};
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::{Connection, UploadState};
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub struct Carried {
     timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     /// Whether something has been read already: most bodies come in one piece.
     begun: bool,
+    /// The route's `response_headers`, which hold for trailers too.
+    rules: Option<Arc<HeaderRules>>,
 }
 
 /// Why a response breaks off.
@@ -119,7 +121,6 @@ impl Body for ResponseBody {
             BodySource::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             BodySource::Upstream(carried) => carried.poll(cx),
         };
-        let polled = polled.map_ok(without_forbidden_trailers);
         match &polled {
             Poll::Pending | Poll::Ready(Some(Err(_))) => {}
             Poll::Ready(None) => self.end(),
@@ -153,13 +154,6 @@ impl Body for ResponseBody {
     }
 }
 
-fn without_forbidden_trailers(mut frame: Frame<Bytes>) -> Frame<Bytes> {
-    if let Some(trailers) = frame.trailers_mut() {
-        trailers::towards_client(trailers);
-    }
-    frame
-}
-
 // === impl Carried ===
 
 impl fmt::Debug for Carried {
@@ -176,6 +170,7 @@ impl Carried {
         connection: Connection,
         upload: Option<Arc<UploadState>>,
         deadline: Option<Instant>,
+        rules: Option<Arc<HeaderRules>>,
     ) -> Self {
         Self {
             body,
@@ -184,6 +179,7 @@ impl Carried {
             deadline,
             timer: None,
             begun: false,
+            rules,
         }
     }
 
@@ -198,11 +194,20 @@ impl Carried {
         }
         self.begun = true;
         match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Upstream)))
-            }
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| {
+                frame
+                    .map(|frame| self.without_forbidden_trailers(frame))
+                    .map_err(BodyError::Upstream)
+            })),
             Poll::Pending => self.poll_deadline(cx),
         }
+    }
+
+    fn without_forbidden_trailers(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let Some(trailers) = frame.trailers_mut() {
+            trailers::towards_client(trailers, self.rules.as_deref());
+        }
+        frame
     }
 
     /// Only a body that keeps the client waiting needs a timer.

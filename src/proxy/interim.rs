@@ -2,7 +2,7 @@
 //! where an upstream sends nothing else.
 
 use super::Client;
-use crate::headers;
+use crate::headers::{self, HeaderRules};
 use crate::rejection::{Reason, Rejection};
 use crate::upstream::Upload;
 use futures_util::task::AtomicWaker;
@@ -27,8 +27,12 @@ pub(super) struct Interim {
 
 impl Interim {
     /// Has hyper tell of the interim responses to `request`, and passes them on to a client that can
-    /// take them.
-    pub(super) fn of(request: &mut Request<Upload>, client: Arc<dyn Client>) -> Arc<Self> {
+    /// take them, without what the route's `rules` remove or set.
+    pub(super) fn of(
+        request: &mut Request<Upload>,
+        client: Arc<dyn Client>,
+        rules: Option<Arc<HeaderRules>>,
+    ) -> Arc<Self> {
         let interim = Arc::new(Self::default());
         let told = Arc::clone(&interim);
         hyper::ext::on_informational(request, move |response| {
@@ -41,7 +45,7 @@ impl Interim {
                 return;
             }
             let mut fields = response.headers().clone();
-            headers::interim_towards_client(&mut fields);
+            headers::interim_towards_client(&mut fields, rules.as_deref());
             client.interim(response.status(), &fields);
         });
         interim

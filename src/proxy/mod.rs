@@ -124,7 +124,11 @@ async fn dispatch(
     if let Some(upgrade) = &upgrade {
         upgrade.write(request.headers_mut());
     }
-    let interim = Interim::of(&mut request, Arc::clone(&client.end));
+    let interim = Interim::of(
+        &mut request,
+        Arc::clone(&client.end),
+        route.response_headers.kept(),
+    );
     let held = hold_back(request.body_mut(), route, patience).await?;
     let now = exchange.sent(
         &upstream.name,
@@ -241,7 +245,8 @@ fn outgoing(
     let limits = UploadLimits {
         bytes: route.max_body,
         patience: errand.snapshot.limits.body_timeout,
-        guard: Arc::clone(&errand.snapshot.guard),
+        guard: &errand.snapshot.guard,
+        rules: &route.request_headers,
     };
     let (mut upload, state) = Upload::new(errand.body, limits);
     if form_came || (identified && upstream::is_form(&head.headers)) {
@@ -302,7 +307,7 @@ fn respond(outcome: Outcome, route: &Route, mut exchange: Box<Exchange>) -> Resp
     let trailer = outcome
         .client
         .takes_trailers
-        .then(|| headers::trailers::announced_to_client(&head.headers))
+        .then(|| headers::trailers::announced_to_client(&head.headers, &route.response_headers))
         .flatten();
     headers::towards_client(
         &mut head.headers,
@@ -314,7 +319,13 @@ fn respond(outcome: Outcome, route: &Route, mut exchange: Box<Exchange>) -> Resp
     }
     head.version = Version::HTTP_11;
     exchange.status(head.status);
-    let carried = Carried::new(body, connection, outcome.upload, outcome.deadline);
+    let carried = Carried::new(
+        body,
+        connection,
+        outcome.upload,
+        outcome.deadline,
+        route.response_headers.kept(),
+    );
     Response::from_parts(head, ResponseBody::carried(carried, exchange))
 }
 

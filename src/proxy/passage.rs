@@ -54,7 +54,10 @@ impl Passage<'_> {
             .unwrap_or(HeaderValue::from_static(""));
         let takes_trailers = trailers::are_wanted(&head.headers);
         let announced = may_have_trailers(&head)
-            .then(|| trailers::announced_to_upstream(&head.headers, &self.snapshot.guard))
+            .then(|| {
+                let (guard, rules) = (&self.snapshot.guard, &route.request_headers);
+                trailers::announced_to_upstream(&head.headers, guard, rules)
+            })
             .flatten();
         headers::max_forwards::count_down(&head.method, &mut head.headers)?;
         headers::towards_upstream(

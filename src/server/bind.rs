@@ -6,7 +6,6 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// Connections that the kernel completes ahead of `accept`.
@@ -126,11 +125,8 @@ fn bind_unix(
     take_over: bool,
 ) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
     check_free(path, take_over)?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let new = PathBuf::from(name);
-    // Left behind by a process of the same number that was killed here.
-    let _ = std::fs::remove_file(&new);
+    // Short: a path has 107 bytes at most.
+    let new = path.with_file_name(format!(".{:07x}", fastrand::u32(..1 << 28)));
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(&new)?)?;
@@ -158,7 +154,10 @@ fn check_free(path: &Path, take_over: bool) -> io::Result<()> {
         let text = "there is a file of that name which is no socket; remove it";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
-    match UnixStream::connect(path) {
+    // A full queue must not hold this up: whoever has it is there.
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
         _ if take_over => Ok(()),

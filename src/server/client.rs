@@ -22,6 +22,9 @@ pub(super) struct Client {
     pub address: SocketAddr,
     /// Its IP address as text, made once.
     pub text: HeaderValue,
+    /// Whether that is where it comes from. A load balancer may not say (PROXY protocol); the address
+    /// is its own then, and nothing that a client sends is taken for the load balancer's word.
+    named: bool,
     /// What TLS tells of it.
     pub tls: Credentials,
     /// Its place among the open connections, kept until nothing of it is left: a tunnel outlives the
@@ -101,13 +104,14 @@ impl Drop for Place {
 
 impl Client {
     /// A client that has just connected: its first head is due.
-    pub(super) fn new(address: SocketAddr, tls: Credentials, place: Place) -> Self {
+    pub(super) fn new(address: SocketAddr, named: bool, tls: Credentials, place: Place) -> Self {
         // An IP address is always a header value.
         let text = address.ip().to_canonical().to_string();
         let text = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown"));
         Self {
             address,
             text,
+            named,
             tls,
             _place: place,
             phase: AtomicU8::new(HEAD),
@@ -128,10 +132,12 @@ impl Client {
 
     /// The client as the deciding code sees it.
     pub(super) fn peer(&self, trusted: &TrustedProxies) -> Peer {
+        let peer = trusted.peer(self.address);
         Peer {
+            trusted: self.named && peer.trusted,
             secure: self.tls.secure,
             certificate: self.tls.certificate,
-            ..trusted.peer(self.address)
+            ..peer
         }
     }
 

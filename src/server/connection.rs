@@ -50,13 +50,13 @@ pub(super) async fn run(accepted: Accepted, origin: Origin, shared: Arc<Shared>)
     }
     let deadline = Instant::now() + rules.header_timeout;
     let counted = !stream.is_unix() || rules.proxy_protocol;
-    let (stream, peer) = if rules.proxy_protocol {
+    let (stream, peer, named) = if rules.proxy_protocol {
         match client_behind(stream, peer, deadline, &origin, &shared).await {
             Some(told) => told,
             None => return,
         }
     } else {
-        (stream, peer)
+        (stream, peer, true)
     };
     if rules.max_connections_per_address > 0 && counted {
         let max = rules.max_connections_per_address;
@@ -78,24 +78,26 @@ pub(super) async fn run(accepted: Accepted, origin: Origin, shared: Arc<Shared>)
         Some(tls) => Box::pin(tls::meet(stream, peer, tls, origin.worker, &shared)).await,
     };
     if let Some(met) = met {
-        serve(met, peer, place, rules.header_timeout, origin, shared).await;
+        let Met {
+            stream,
+            protocol,
+            credentials,
+        } = met;
+        let client = Client::new(peer, named, credentials, place);
+        let timeout = rules.header_timeout;
+        serve(stream, protocol, client, timeout, origin, shared).await;
     }
 }
 
 /// Finds out what the client speaks, and speaks it.
 async fn serve(
-    met: Met,
-    peer: SocketAddr,
-    place: Place,
+    mut stream: Transport,
+    mut protocol: Option<Protocol>,
+    client: Client,
     header_timeout: Duration,
     origin: Origin,
     shared: Arc<Shared>,
 ) {
-    let Met {
-        mut stream,
-        mut protocol,
-        credentials,
-    } = met;
     let since = Instant::now();
     // For HTTP/2 nothing is left to find out, but its preface is due in time as any head is.
     if protocol != Some(Protocol::Http1) {
@@ -107,14 +109,15 @@ async fn serve(
         stream = read;
         protocol.get_or_insert(seen);
     }
-    let client = Arc::new(Client::new(peer, credentials, place));
+    let client = Arc::new(client);
     match protocol {
         Some(Protocol::Http2) => Box::pin(http2::serve(stream, client, origin.worker, &shared)).await,
         _ => http1::serve(stream, client, origin.worker, &shared, since).await,
     }
 }
 
-/// Reads the PROXY protocol header. `None` if there is no good one, or not from somebody who may
+/// Reads the PROXY protocol header: who the client is, and whether the header names it. Otherwise it
+/// counts as whoever connected, but what it says is not what *that* says. `None` if there is no good one, or not from somebody who may
 /// send one: the connection is closed unanswered then.
 async fn client_behind(
     stream: Transport,
@@ -122,7 +125,7 @@ async fn client_behind(
     deadline: Instant,
     origin: &Origin,
     shared: &Shared,
-) -> Option<(Transport, SocketAddr)> {
+) -> Option<(Transport, SocketAddr, bool)> {
     let refused = |why: &dyn std::fmt::Display| {
         tracing::debug!(%peer, %why, "a connection is refused");
         count(shared, origin, "proxy_header");
@@ -133,7 +136,7 @@ async fn client_behind(
     }
     let read = Box::pin(ReadHeader::new(stream, deadline));
     match until_drained(read, || false, origin.worker, shared).await {
-        Ok((stream, client)) => Some((stream, client.unwrap_or(peer))),
+        Ok((stream, client)) => Some((stream, client.unwrap_or(peer), client.is_some())),
         Err(bad) => {
             refused(&bad);
             None
@@ -152,9 +155,9 @@ async fn turn_away(
     shared: &Shared,
 ) {
     count(shared, origin, reason);
-    let rejection = Rejection::noted(Reason::Overloaded, format!("{reason} reached"));
-    let reply = unparsed::refusal(shared, peer, &rejection);
     if rules.tls.is_none() {
+        let rejection = Rejection::noted(Reason::Overloaded, format!("{reason} reached"));
+        let reply = unparsed::refusal(shared, peer, &rejection);
         shared.door.turn_away(stream, reply).await;
     }
 }

@@ -158,7 +158,7 @@ impl Met {
 impl Credentials {
     /// What a session tells of its client.
     ///
-    /// rustls resumes a session with the certificate that it began with and does not look at it
+    /// rustls would resume a session with the certificate that it began with and not look at it
     /// again; in the meantime it may have expired, or another authority be asked for.
     fn of(session: &ServerConnection, resumed: bool, tls: &Tls) -> Result<Self, rustls::Error> {
         let leaf = tls.client(session.peer_certificates(), resumed)?;

@@ -144,9 +144,9 @@ pub struct Route {
     /// Largest request body in bytes.
     pub max_body: u64,
     /// Changes to the request's headers.
-    pub request_headers: HeaderRules,
+    pub request_headers: Arc<HeaderRules>,
     /// Changes to the response's headers.
-    pub response_headers: HeaderRules,
+    pub response_headers: Arc<HeaderRules>,
     /// What else may be spoken on a connection that began with a request to it.
     pub tunnel: TunnelRules,
     /// How often each caller may ask.

@@ -6,8 +6,8 @@ use crate::at;
 use crate::config::{self, ClientAuth, KeyPath, Mistake, TlsVersion};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, RootCertStore, ServerConfig};
 use std::path::Path;
@@ -33,8 +33,8 @@ pub struct Tls {
 // === impl Tls ===
 
 impl Tls {
-    /// The client's own certificate out of the chain that its session has. That of a session that is
-    /// `resumed` was judged when the session began, maybe by other rules, and is judged again.
+    /// The client's own certificate out of the chain that its session has. No session is resumed where
+    /// certificates are asked for; in one that is `resumed` all the same it is judged again.
     ///
     /// # Errors
     /// If the certificate does not hold now, or there is none and there has to be one.
@@ -144,15 +144,23 @@ fn config(
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
+    let mutual = clients.is_some();
     let builder = match clients {
         Some(clients) => builder.with_client_cert_verifier(clients),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
-    // Sessions outlive a reload. What a client was allowed before is no matter: see `Tls::client`.
+    if mutual {
+        // A session keeps the certificate that it began with. A client that has a new one, or has to
+        // show one now, would resume the old session again and again, and be turned away each time.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        return Ok(config);
+    }
+    // Sessions outlive a reload.
     let previous = env.previous.as_ref().and_then(|old| old.tls.as_ref());
-    config.ticketer = match previous {
+    config.ticketer = match previous.filter(|previous| previous.clients.is_none()) {
         Some(previous) => Arc::clone(&previous.config.ticketer),
         None => aws_lc_rs::Ticketer::new()?,
     };

@@ -5,7 +5,7 @@ use super::Received;
 use super::form_scan::FormScan;
 use super::replay::Kept;
 use super::upload_state::{UploadFault, UploadState};
-use crate::headers::{IdentityGuard, trailers};
+use crate::headers::{HeaderRules, IdentityGuard, trailers};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -34,13 +34,15 @@ pub enum Upload {
 
 /// What a client's body has to keep to.
 #[derive(Debug)]
-pub struct UploadLimits {
+pub struct UploadLimits<'a> {
     /// Bytes in all.
     pub bytes: u64,
     /// Between two reads.
     pub patience: Duration,
     /// What may not come as a trailer either.
-    pub guard: Arc<IdentityGuard>,
+    pub guard: &'a Arc<IdentityGuard>,
+    /// The route's `request_headers`, which hold for trailers too.
+    pub rules: &'a Arc<HeaderRules>,
 }
 
 /// A client's body with its limits.
@@ -49,6 +51,7 @@ pub struct Stream {
     left: u64,
     patience: Duration,
     guard: Arc<IdentityGuard>,
+    rules: Option<Arc<HeaderRules>>,
     /// What came behind the body and may go on.
     trailers: Option<HeaderMap>,
     timer: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
@@ -67,7 +70,7 @@ pub struct Stream {
 
 impl Upload {
     /// Wraps a client's body.
-    pub fn new(body: Received, limits: UploadLimits) -> (Self, Option<Arc<UploadState>>) {
+    pub fn new(body: Received, limits: UploadLimits<'_>) -> (Self, Option<Arc<UploadState>>) {
         if body.is_end_stream() {
             return (Self::Empty, None);
         }
@@ -76,7 +79,8 @@ impl Upload {
             body,
             left: limits.bytes,
             patience: limits.patience,
-            guard: limits.guard,
+            guard: Arc::clone(limits.guard),
+            rules: limits.rules.kept(),
             trailers: None,
             timer: None,
             state: Arc::clone(&state),
@@ -238,10 +242,10 @@ impl Stream {
         Poll::Ready(Some(self.check(&data).map(|()| data)))
     }
 
-    /// Trailers that may go on. They are no way around the guard of the head.
+    /// Trailers that may go on. They are no way around the guard and the rules of the head.
     fn allowed(&self, frame: Frame<Bytes>) -> Option<HeaderMap> {
         let mut trailers = frame.into_trailers().ok()?;
-        trailers::towards_upstream(&mut trailers, &self.guard);
+        trailers::towards_upstream(&mut trailers, &self.guard, self.rules.as_deref());
         Some(trailers).filter(|trailers| !trailers.is_empty())
     }
 

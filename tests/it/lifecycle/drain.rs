@@ -86,6 +86,13 @@ async fn requests_in_flight_finish_and_new_ones_go_elsewhere() {
     let ready = request(admin, "GET", "/readyz");
     eventually("not ready", async || ready.send().await.status == 503).await;
     assert!(ready.send().await.text().contains("draining"));
+    // Orders would be lost: the next gateway may have the same port already.
+    for path in ["/-/reload", "/-/revoke"] {
+        let reply = request(admin, "POST", path).send().await;
+        let told = (reply.status, reply.header("connection"));
+        assert_eq!(told, (503, Some("close")), "{path}");
+        assert_eq!(reply.json()["error"], "draining", "{path}");
+    }
     assert_eq!(
         request(admin, "GET", "/livez").send().await.status,
         200,

@@ -64,6 +64,39 @@ async fn a_client_behind_the_header_is_no_trusted_proxy() {
     assert_eq!(reply.upstream_saw("x-forwarded-for"), ["192.0.2.7"]);
 }
 
+/// A client that the load balancer does not name has its address, and must not be taken for it.
+#[tokio::test]
+async fn a_client_that_the_header_does_not_name_is_no_trusted_proxy() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let world = world("trusted_proxies = [\"127.0.0.1/32\"]").await;
+    let forged = GET.replace(
+        "Host",
+        &format!(
+            "X-Forwarded-For: 10.0.0.9\r\nX-Request-Id: forged\r\n\
+             traceparent: 00-{TRACE}-b7ad6b7169203331-01\r\nHost"
+        ),
+    );
+    let unix = [b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8".to_vec(), vec![0; 216]].concat();
+    for header in [
+        b"PROXY UNKNOWN\r\n",
+        &b"PROXY UNKNOWN ::1 ::1 1 2\r\n"[..],
+        b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0",
+        &unix,
+        LOCAL,
+    ] {
+        let mut raw = Raw::connect(world.gateway.address).await;
+        raw.send([header, forged.as_bytes()].concat()).await;
+        let reply = raw.whole().await;
+        let case = String::from_utf8_lossy(header);
+        assert_eq!(reply.status, 200, "{case:?}");
+        let seen = reply.upstream_saw("x-forwarded-for");
+        assert_eq!(seen, ["127.0.0.1"], "{case:?}");
+        assert_ne!(reply.header("x-request-id"), Some("forged"), "{case:?}");
+        let traces = reply.upstream_saw("traceparent");
+        assert!(!traces.iter().any(|t| t.contains(TRACE)), "{case:?}");
+    }
+}
+
 #[tokio::test]
 async fn without_a_good_header_nothing_is_answered() {
     let lines = "trusted_proxies = [\"127.0.0.1/32\"]\nheader_timeout = \"500ms\"";

@@ -111,6 +111,43 @@ async fn trailers_go_both_ways_if_announced_and_asked_for() {
     assert!(rest.ends_with("||"), "{rest}");
 }
 
+/// What a route removes from a head, or sets in it, comes in no trailer and no interim head either.
+#[tokio::test]
+async fn the_header_rules_of_a_route_hold_outside_the_head_too() {
+    let upstream = RawUpstream::start(|mut raw| async move {
+        let (head, body) = raw.chunked().await;
+        let said = format!("{head}{body}");
+        raw.send(format!(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nServer: x\r\nX-Zone: b\r\n\r\n\
+             HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum, Server, X-Zone\r\n\r\n\
+             {:x}\r\n{said}\r\n0\r\nX-Sum: 1\r\nServer: x\r\nX-Zone: b\r\nX_Zone: b\r\n\r\n",
+            said.len(),
+        ))
+        .await;
+    })
+    .await;
+    let rules = "request_headers = { set = { X-Tenant = \"a\" }, remove = [\"X-Admin\"] }\n\
+                 response_headers = { set = { X-Zone = \"a\" }, remove = [\"Server\"] }";
+    let gateway = gateway(&upstream.url(), &[("[[route]]", rules)]).await;
+    let mut raw = Raw::connect(gateway.address).await;
+    raw.send(
+        "POST /api/1 HTTP/1.1\r\nHost: a\r\nConnection: TE\r\nTE: trailers\r\n\
+         Transfer-Encoding: chunked\r\nTrailer: X-Digest, X-Admin, X-Tenant\r\n\r\n\
+         3\r\nabc\r\n0\r\nX-Digest: 7\r\nX-Admin: 1\r\nX-Tenant: b\r\nX_Admin: 1\r\n\r\n",
+    )
+    .await;
+    let (hints, _) = raw.reply().await;
+    assert_eq!(hints, "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+    let (head, rest) = raw.chunked().await;
+    let (head, seen) = (head.to_ascii_lowercase(), rest.to_ascii_lowercase());
+    assert!(head.contains("trailer: x-sum\r\n"), "{head}");
+    assert!(head.contains("x-zone: a\r\n"), "{head}");
+    assert!(seen.contains("trailer: x-digest\r\n"), "{seen}");
+    assert!(seen.contains("x-tenant: a\r\n"), "{seen}");
+    assert!(seen.contains("\r\n\r\nabc|x-digest: 7\r\n|"), "{seen}");
+    assert!(seen.ends_with("|x-sum: 1\r\n|"), "{seen}");
+}
+
 #[tokio::test]
 async fn an_event_is_with_the_client_as_soon_as_it_is_written() {
     let (events, body) = piecemeal();

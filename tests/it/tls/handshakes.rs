@@ -205,8 +205,14 @@ async fn one_connection_too_many_is_closed_without_a_word() {
     let mut second = Raw::connect(address).await;
     assert_eq!(second.rest().await, "");
     assert!(site.client().connect(address).await.is_err());
-    let refused = "gateway_rejections_total{reason=\"overloaded\",route=\"-\"}";
-    assert!(site.world.gateway.metric(refused).await >= 2.0);
+    let refused = format!(
+        "gateway_connections_refused_total{{listener=\"{address}\",reason=\"max_connections\"}}"
+    );
+    assert!(site.world.gateway.metric(&refused).await >= 2.0);
+    // Nobody was sent a 503.
+    let rejected = "gateway_rejections_total{reason=\"overloaded\",route=\"-\"}";
+    assert_eq!(site.world.gateway.metric(rejected).await, 0.0);
+    assert_eq!(site.world.gateway.log.text(), "");
     drop(first);
     eventually("there is room again", || async {
         let request = site.world.authorized("/grants/1");

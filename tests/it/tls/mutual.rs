@@ -133,16 +133,17 @@ async fn a_bound_token_holds_by_http2_as_well() {
 }
 
 #[tokio::test]
-async fn a_resumed_session_has_the_certificate_that_it_began_with() {
+async fn no_session_is_resumed_where_certificates_are_asked_for() {
     for lines in [REQUIRED, OPTIONAL] {
         let site = Site::start(lines).await;
         let own = site.clients.issue();
         let request = with_token(&site, &bound_to(&site, &own.thumbprint()));
         for version in [&TLS12, &TLS13] {
             let client = site.client_with(&own).version(version).settled();
-            for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            for _ in 0..2 {
                 let (reply, kind) = client.send_and_tell(&request).await;
-                assert_eq!((reply.status, kind), (200, expected), "{version:?} {lines}");
+                let full = HandshakeKind::Full;
+                assert_eq!((reply.status, kind), (200, full), "{version:?} {lines}");
             }
         }
     }
@@ -174,6 +175,33 @@ async fn a_session_does_not_outlive_what_it_was_let_in_by() {
             assert!(reply.is_err(), "{version:?}: {reply:?}");
         }
         assert_eq!(site.world.echo.requests(), seen, "{version:?}");
+    }
+}
+
+/// Neither tickets of a time when nobody was asked, nor those of an old certificate, keep a client
+/// from showing what is asked for now.
+#[tokio::test]
+async fn who_has_a_session_can_still_show_a_certificate() {
+    let site = Site::start("").await;
+    let request = site.world.authorized("/grants/1");
+    let own = site.clients.issue();
+    let config = std::fs::read_to_string(&site.world.gateway.file()).expect("a file");
+    let asking = format!(
+        "{config}\nclient_ca_file = {:?}\n",
+        site.file("clients.pem")
+    );
+    let optional = format!("{asking}client_auth = \"optional\"\n");
+    for version in [&TLS12, &TLS13] {
+        let client = site.client_with(&own).version(version).settled();
+        for text in [&config, &optional, &asking, &config] {
+            std::fs::write(&site.world.gateway.file(), text).expect("written");
+            let reload = site.world.gateway.admin("POST", "/-/reload").await;
+            assert_eq!(reload.status, 200, "{}", reload.text());
+            for _ in 0..2 {
+                let (reply, _) = client.send_and_tell(&request).await;
+                assert_eq!(reply.status, 200, "{version:?}");
+            }
+        }
     }
 }
 
