@@ -111,7 +111,9 @@ async fn serve(
     }
     let client = Arc::new(client);
     match protocol {
-        Some(Protocol::Http2) => Box::pin(http2::serve(stream, client, origin.worker, &shared)).await,
+        Some(Protocol::Http2) => {
+            Box::pin(http2::serve(stream, client, origin.worker, &shared)).await
+        }
         _ => http1::serve(stream, client, origin.worker, &shared, since).await,
     }
 }
