@@ -185,7 +185,7 @@ async fn who_has_a_session_can_still_show_a_certificate() {
     let site = Site::start("").await;
     let request = site.world.authorized("/grants/1");
     let own = site.clients.issue();
-    let config = std::fs::read_to_string(&site.world.gateway.file()).expect("a file");
+    let config = std::fs::read_to_string(site.world.gateway.file()).expect("a file");
     let asking = format!(
         "{config}\nclient_ca_file = {:?}\n",
         site.file("clients.pem")
@@ -194,7 +194,7 @@ async fn who_has_a_session_can_still_show_a_certificate() {
     for version in [&TLS12, &TLS13] {
         let client = site.client_with(&own).version(version).settled();
         for text in [&config, &optional, &asking, &config] {
-            std::fs::write(&site.world.gateway.file(), text).expect("written");
+            std::fs::write(site.world.gateway.file(), text).expect("written");
             let reload = site.world.gateway.admin("POST", "/-/reload").await;
             assert_eq!(reload.status, 200, "{}", reload.text());
             for _ in 0..2 {
