@@ -8,7 +8,7 @@ use crate::upstream::Upload;
 use futures_util::task::AtomicWaker;
 use http::{Request, StatusCode};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::Poll;
@@ -54,9 +54,8 @@ impl Interim {
     /// Waits for `response`, unless too many interim ones come first.
     pub(super) async fn unless_flooded<T>(
         &self,
-        response: impl Future<Output = Result<T, Rejection>>,
+        mut response: Pin<&mut impl Future<Output = Result<T, Rejection>>>,
     ) -> Result<T, Rejection> {
-        let mut response = pin!(response);
         poll_fn(|cx| {
             self.waker.register(cx.waker());
             if self.came.load(Relaxed) > MOST {

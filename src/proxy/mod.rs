@@ -28,6 +28,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use interim::Interim;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use upgrade::{Asked, Tunnel};
@@ -129,7 +130,10 @@ async fn dispatch(
         Arc::clone(&client.end),
         route.response_headers.kept(),
     );
-    let held = hold_back(request.body_mut(), route, patience).await?;
+    let held = match request.body().is_searched() {
+        true => Box::pin(hold_back(request.body_mut(), route, patience)).await?,
+        false => None,
+    };
     let now = exchange.sent(
         &upstream.name,
         upload.as_ref().map(|state| Arc::clone(&state.bytes)),
@@ -142,12 +146,14 @@ async fn dispatch(
         sent: now,
         deadline,
     };
-    let response = async {
-        let sending = upstream::send(call, request, exchange);
-        let refused = |error| refusal(&error, upload.as_deref());
-        sending.await.map_err(refused)
+    let dispatched = {
+        let mut response = pin!(async {
+            let sending = upstream::send(call, request, exchange);
+            let refused = |error| refusal(&error, upload.as_deref());
+            sending.await.map_err(refused)
+        });
+        interim.unless_flooded(response.as_mut()).await?
     };
-    let dispatched = interim.unless_flooded(response).await?;
     upstream
         .duration
         .observe(exchange.upstream_answered().as_secs_f64());
@@ -172,9 +178,6 @@ async fn hold_back(
     route: &Route,
     patience: Duration,
 ) -> Result<Option<Instant>, Rejection> {
-    if !upload.is_searched() {
-        return Ok(None);
-    }
     let deadline = route.timeout.map(|timeout| Instant::now() + timeout);
     let patience = route
         .timeout

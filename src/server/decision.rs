@@ -59,13 +59,13 @@ pub async fn decide(
             Decision::Options(allow) => return Verdict::Options(allow),
             Decision::Preflight(route) => return Verdict::Preflight(route),
             Decision::CountAddress(route, ask) => {
-                match count(snapshot, ask, counting, steps).await {
+                match Box::pin(count(snapshot, ask, counting, steps)).await {
                     Ok(left) => allowance = Some(left),
                     Err(rejection) => return Verdict::Refused(Some(route), rejection),
                 }
             }
             Decision::CountCaller(uncounted, ask) => {
-                return match count(snapshot, ask, counting, steps).await {
+                return match Box::pin(count(snapshot, ask, counting, steps)).await {
                     Ok(left) => Verdict::Proxy(uncounted.counted(left)),
                     Err(rejection) => {
                         Verdict::Refused(Some(Arc::clone(uncounted.route())), rejection)
@@ -75,7 +75,7 @@ pub async fn decide(
             Decision::Needs(route, Need::Keys(unverified)) => {
                 if refreshed.is_none() {
                     let keys = &unverified.issuer.keys;
-                    refreshed = Some(keys.refresh_for_unknown_key().await);
+                    refreshed = Some(Box::pin(keys.refresh_for_unknown_key()).await);
                     if !unverified.has_been_tried(snapshot.clock.now()) {
                         continue;
                     }
@@ -85,7 +85,7 @@ pub async fn decide(
                 return Verdict::Refused(Some(route), rejection);
             }
             Decision::Needs(route, Need::Introspection(question)) if finding.is_none() => {
-                match introspect(snapshot, question).await {
+                match Box::pin(introspect(snapshot, question)).await {
                     Ok(found) => finding = Some(found),
                     Err(rejection) => return Verdict::Refused(Some(route), rejection),
                 }

@@ -58,7 +58,7 @@ pub(super) async fn one(
             let reuse = attempt.tried.is_empty().then_some(now);
             over_http1(upstream, server, place, request, reuse).await
         }
-        Protocol::Http2 => over_http2(upstream, server, place, request).await,
+        Protocol::Http2 => Box::pin(over_http2(upstream, server, place, request)).await,
     };
     // A stream that we reset and one that the server resets look the same.
     let broken_off = call.upload.and_then(UploadState::fault).is_some();
@@ -93,10 +93,8 @@ async fn place(call: &Call<'_>, tried: &[u64]) -> Result<InFlight, SendError> {
         }
         full.push(other.id);
     }
-    upstream
-        .breaker
-        .enter(&chosen, upstream.connect_timeout)
-        .await
+    let wait = upstream.breaker.enter(&chosen, upstream.connect_timeout);
+    Box::pin(wait).await
 }
 
 /// Sends a request by an idle connection that still works at the time `reuse`, if there is one, else by a new one.
@@ -116,12 +114,16 @@ async fn over_http1(
         let reused = idle.is_some();
         let mut sender = match idle {
             Some(sender) => sender,
-            None => match connect::http1(server, &upstream.transport, upstream.connect_timeout)
-                .await
-            {
-                Ok(sender) => sender,
-                Err(error) => return Err(Failed::before(error.into(), Some(server.id), request)),
-            },
+            None => {
+                let patience = upstream.connect_timeout;
+                let made = Box::pin(connect::http1(server, &upstream.transport, patience)).await;
+                match made {
+                    Ok(sender) => sender,
+                    Err(error) => {
+                        return Err(Failed::before(error.into(), Some(server.id), request));
+                    }
+                }
+            }
         };
         let mut error = match sender.try_send_request(request).await {
             Ok(response) => {

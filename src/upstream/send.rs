@@ -7,7 +7,7 @@ use super::{Report, SendError, Server, Upload, UploadState, Upstream};
 use crate::telemetry::exchange::Exchange;
 use http::Request;
 use http_body::Body as _;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Instant;
 
 /// What is known of a request besides itself.
@@ -52,8 +52,10 @@ pub async fn send(
             tried: &tried,
             began,
         };
-        let attempt = one(&call, request, attempt);
-        let outcome = call.in_time(began, attempt).await;
+        let outcome = {
+            let mut attempt = pin!(one(&call, request, attempt));
+            call.in_time(began, attempt.as_mut()).await
+        };
         if let Some(server) = asked {
             call.report(&server, &outcome);
         }
@@ -176,9 +178,8 @@ impl Call<'_> {
     async fn in_time<T>(
         &self,
         began: Instant,
-        attempt: impl Future<Output = T>,
+        mut attempt: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, SendError> {
-        let mut attempt = pin!(attempt);
         let mut now = began;
         loop {
             let since = match self.upload {
