@@ -91,7 +91,7 @@ metrics! {
     rate_limited_total: IntCounterVec ["route"],
     /// Questions to the shared store, by operation and result: ok, error, timeout, or away (not asked, because it did not answer a moment ago).
     store_requests_total: IntCounterVec ["operation", "result"],
-    /// Whether the shared store answers (1) or not (0); absent without [store].
+    /// Whether the shared store answers (1) or not (0); absent where no store is configured.
     store_up: IntGaugeVec [],
     /// Whether the last reload of the configuration succeeded (1) or failed (0).
     config_last_reload_successful: IntGauge [],
