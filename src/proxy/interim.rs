@@ -27,17 +27,18 @@ pub(super) struct Interim {
 
 impl Interim {
     /// Has hyper tell of the interim responses to `request`, and passes them on to a client that can
-    /// take them, without what the route's `rules` remove or set.
-    pub(super) fn of(
+    /// take them, without what the route's `rules` remove or set. hyper tells of those of HTTP/1.1 alone.
+    pub(super) fn watch(
+        self: &Arc<Self>,
         request: &mut Request<Upload>,
-        client: Arc<dyn Client>,
+        client: &Arc<dyn Client>,
         rules: Option<Arc<HeaderRules>>,
-    ) -> Arc<Self> {
-        let interim = Arc::new(Self::default());
-        let told = Arc::clone(&interim);
+    ) {
+        let (told, client) = (Arc::clone(self), Arc::clone(client));
         hyper::ext::on_informational(request, move |response| {
+            let before = told.came.fetch_add(1, Relaxed);
             told.waker.wake();
-            if told.came.fetch_add(1, Relaxed) >= MOST {
+            if before >= MOST {
                 return;
             }
             // Nobody asked for a 100: `Expect` has been dealt with on this side.
@@ -48,7 +49,6 @@ impl Interim {
             headers::interim_towards_client(&mut fields, rules.as_deref());
             client.interim(response.status(), &fields);
         });
-        interim
     }
 
     /// Waits for `response`, unless too many interim ones come first.

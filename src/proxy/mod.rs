@@ -16,8 +16,8 @@ use crate::request::Peer;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::{
-    self, ConnectError, Connection, Received, SendError, Upload, UploadFault, UploadLimits,
-    UploadState,
+    self, ConnectError, Connection, Protocol, Received, SendError, Upload, UploadFault,
+    UploadLimits, UploadState,
 };
 use body::Carried;
 use bytes::Bytes;
@@ -125,11 +125,12 @@ async fn dispatch(
     if let Some(upgrade) = &upgrade {
         upgrade.write(request.headers_mut());
     }
-    let interim = Interim::of(
-        &mut request,
-        Arc::clone(&client.end),
-        route.response_headers.kept(),
-    );
+    let interim = Arc::new(Interim::default());
+    let prepare = |request: &mut Request<Upload>| {
+        if upstream.transport.protocol == Protocol::Http1 {
+            interim.watch(request, &client.end, route.response_headers.kept());
+        }
+    };
     let held = match request.body().is_searched() {
         true => Box::pin(hold_back(request.body_mut(), route, patience)).await?,
         false => None,
@@ -143,6 +144,7 @@ async fn dispatch(
         upstream,
         key,
         upload: upload.as_deref(),
+        prepare: &prepare,
         sent: now,
         deadline,
     };

@@ -118,9 +118,9 @@ async fn serve(
     }
 }
 
-/// Reads the PROXY protocol header: who the client is, and whether the header names it. Otherwise it
-/// counts as whoever connected, but what it says is not what *that* says. `None` if there is no good one, or not from somebody who may
-/// send one: the connection is closed unanswered then.
+/// Reads the PROXY protocol header: who the client is, and whether the header names it. A client that it
+/// does not name has the address of whoever connected, and not the trust in it. `None` if there is no
+/// good header, or not from somebody who may send one: the connection is closed unanswered then.
 async fn client_behind(
     stream: Transport,
     peer: SocketAddr,

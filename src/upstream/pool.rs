@@ -36,7 +36,7 @@ struct Idle {
 }
 
 /// A connection that carries a request. Give it back with [`Connection::reuse`] once request and
-/// response have both ended; dropping it closes it, or resets its stream if it carries others.
+/// response have both ended. Dropped, it carries nothing else and closes once both are over or given up.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) kind: Kind,

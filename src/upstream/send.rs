@@ -11,7 +11,6 @@ use std::pin::{Pin, pin};
 use std::time::Instant;
 
 /// What is known of a request besides itself.
-#[derive(Debug)]
 pub struct Call<'a> {
     /// Where it goes.
     pub upstream: &'a Upstream,
@@ -19,6 +18,8 @@ pub struct Call<'a> {
     pub key: Option<u64>,
     /// How its body fares.
     pub upload: Option<&'a UploadState>,
+    /// Done to the request of each attempt before it is sent.
+    pub prepare: &'a (dyn Fn(&mut Request<Upload>) + Send + Sync),
     /// The present.
     pub sent: Instant,
     /// When all attempts have to be over.
@@ -46,6 +47,7 @@ pub async fn send(
     let second = Second::of(&mut request, call.upstream);
     let (mut number, mut began, mut tried) = (1, call.sent, Vec::new());
     loop {
+        (call.prepare)(&mut request);
         let mut asked = None;
         let attempt = Attempted {
             asked: &mut asked,

@@ -1,12 +1,12 @@
 //! A copy of a request's head, for the case that it has to be sent again.
 //!
 //! Most requests never need theirs, so the copy has to cost next to nothing: header fields are written
-//! one after the other into a buffer that the worker uses again, which takes no allocation and touches no
-//! counter of references.
+//! one after the other into a buffer that the worker uses again, and the target shares its text. Extensions
+//! are not copied: each attempt gets its own ([`super::Call::prepare`]).
 
 use super::Upload;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Extensions, Method, Request, Uri, Version};
+use http::{Method, Request, Uri, Version};
 use std::cell::RefCell;
 
 /// Buffers that a worker keeps for the next requests.
@@ -22,7 +22,6 @@ pub(super) struct Spare {
     method: Method,
     uri: Uri,
     version: Version,
-    extensions: Extensions,
     fields: Fields,
 }
 
@@ -42,7 +41,6 @@ impl Spare {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            extensions: request.extensions().clone(),
             fields,
         }
     }
@@ -53,7 +51,6 @@ impl Spare {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;
-        *request.extensions_mut() = self.extensions.clone();
         *request.headers_mut() = self.fields.headers();
         request
     }
