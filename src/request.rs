@@ -240,6 +240,9 @@ fn host(head: &Parts) -> Result<Cow<'_, str>, Rejection> {
 
 /// Strips port and trailing dot, folds case, and refuses userinfo and what is no host at all.
 fn bare_host(text: &str) -> Result<Cow<'_, str>, Rejection> {
+    if is_bare(text) {
+        return Ok(Cow::Borrowed(text));
+    }
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let end = rest
@@ -262,6 +265,20 @@ fn bare_host(text: &str) -> Result<Cow<'_, str>, Rejection> {
     } else {
         Cow::Borrowed(name)
     })
+}
+
+/// Whether this is a host with nothing to strip, fold or refuse, as most are.
+fn is_bare(text: &str) -> bool {
+    let mut before = b'.';
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'.' if before != b'.' => {}
+            _ => return false,
+        }
+        before = byte;
+    }
+    before != b'.'
 }
 
 /// A name of non-empty labels, or an IPv6 address in brackets (RFC 3986 §3.2.2).

@@ -54,7 +54,7 @@ impl Interim {
     /// Waits for `response`, unless too many interim ones come first.
     pub(super) async fn unless_flooded<T>(
         &self,
-        mut response: Pin<&mut impl Future<Output = Result<T, Rejection>>>,
+        mut response: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Rejection> {
         poll_fn(|cx| {
             self.waker.register(cx.waker());
@@ -62,7 +62,7 @@ impl Interim {
                 let note = "no end of interim responses";
                 return Poll::Ready(Err(Rejection::noted(Reason::UpstreamProtocol, note)));
             }
-            response.as_mut().poll(cx)
+            response.as_mut().poll(cx).map(Ok)
         })
         .await
     }

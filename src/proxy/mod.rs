@@ -24,7 +24,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use interim::Interim;
 use std::fmt;
@@ -50,9 +49,9 @@ pub struct Errand<'a> {
     /// The configuration that this request sees from start to end.
     pub snapshot: &'a Snapshot,
     /// The head as it came.
-    pub head: Parts,
-    /// The body as it comes.
-    pub body: Received,
+    pub head: &'a mut Parts,
+    /// The body as it comes, if there is one.
+    pub body: Option<Received>,
     /// The other end of the connection.
     pub peer: Peer,
     /// The peer's address as text.
@@ -60,9 +59,39 @@ pub struct Errand<'a> {
     /// The client's certificate, if the upstream gets it.
     pub client_cert: Option<&'a HeaderValue>,
     /// The canonical path, where it differs from the one sent.
-    pub path: Option<String>,
+    pub path: Option<&'a str>,
     /// The client's end of the connection.
     pub client: Arc<dyn Client>,
+}
+
+/// An admitted request as it goes upstream, with what is needed until its response has ended.
+///
+/// It stays where it is while the request is on its way, and what carries it out refers to it: what is
+/// handed from one future to the next is copied each time, and takes room in each of them.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Gone once it has been sent.
+    request: Option<Request<Upload>>,
+    upload: Option<Arc<UploadState>>,
+    route: Arc<Route>,
+    /// What keeps it with a server of its upstream, if anything.
+    key: Option<u64>,
+    /// Between two reads of the client's body.
+    patience: Duration,
+    /// When all has to be over.
+    deadline: Option<Instant>,
+    client: Reader,
+    /// The other protocol that the client asks for; behind [`carry`] the one that is agreed to.
+    upgrade: Option<Asked>,
+}
+
+/// What is known of the client that matters for the response.
+#[derive(Debug)]
+struct Reader {
+    end: Arc<dyn Client>,
+    takes_trailers: bool,
+    /// When the caller's token ends, by the clock that it is judged by.
+    expires: Option<(UnixSeconds, Clock)>,
 }
 
 // === impl Errand ===
@@ -77,96 +106,80 @@ impl Errand<'_> {
     }
 }
 
-/// Carries out an errand.
+/// Makes an admitted request the one that goes upstream.
 ///
 /// # Errors
-/// The reason why there is no response: too large a body, or what went wrong with the upstream.
-pub async fn carry(
-    errand: Errand<'_>,
-    mut exchange: Box<Exchange>,
-) -> Result<Response<ResponseBody>, (Rejection, Box<Exchange>)> {
+/// The reason why it cannot: too large a body, or a head that cannot be passed on as it is meant.
+pub fn prepare(errand: Errand<'_>, exchange: &Exchange) -> Result<Outgoing, Rejection> {
     let route = Arc::clone(&errand.admission.route);
-    match dispatch(errand, &route, &mut exchange).await {
-        Err(rejection) => Err((rejection, exchange)),
-        Ok(outcome) => Ok(respond(outcome, &route, exchange)),
-    }
-}
-
-/// A response head with what is needed to pass on the rest.
-struct Outcome {
-    dispatched: upstream::Dispatched,
-    upload: Option<Arc<UploadState>>,
-    deadline: Option<Instant>,
-    client: Reader,
-    /// The other protocol that client and upstream have agreed to.
-    upgrade: Option<Asked>,
-}
-
-/// What is known of the client that matters for the response.
-struct Reader {
-    end: Arc<dyn Client>,
-    takes_trailers: bool,
-    /// When the caller's token ends, by the clock that it is judged by.
-    expires: Option<(UnixSeconds, Clock)>,
-}
-
-async fn dispatch(
-    mut errand: Errand<'_>,
-    route: &Route,
-    exchange: &mut Exchange,
-) -> Result<Outcome, Rejection> {
-    let upstream = &route.upstream;
-    let patience = errand.snapshot.limits.body_timeout;
     let key = errand.hash_key();
-    let has_body = !errand.body.is_end_stream();
-    let upgrade = upgrade::asked(&mut errand.head, has_body, &route.tunnel);
-    let client = Reader::of(&errand, route);
-    let (mut request, upload) = outgoing(errand, route, exchange)?;
+    let upgrade = upgrade::asked(errand.head, errand.body.is_some(), &route.tunnel);
+    let client = Reader::of(&errand, &route);
+    let patience = errand.snapshot.limits.body_timeout;
+    let (mut request, upload) = outgoing(errand, &route, exchange)?;
     if let Some(upgrade) = &upgrade {
         upgrade.write(request.headers_mut());
     }
+    Ok(Outgoing {
+        request: Some(request),
+        upload,
+        route,
+        key,
+        patience,
+        deadline: None,
+        client,
+        upgrade,
+    })
+}
+
+/// Sends it, and waits for the head of the response.
+///
+/// # Errors
+/// The reason why there is no response: what went wrong with the client's body or the upstream.
+pub async fn carry(
+    outgoing: &mut Outgoing,
+    exchange: &mut Exchange,
+) -> Result<upstream::Dispatched, Rejection> {
+    let Outgoing {
+        request,
+        upload,
+        route,
+        client,
+        ..
+    } = outgoing;
+    let (upstream, upload) = (&route.upstream, upload.as_deref());
+    let held = match request.as_mut().map(Request::body_mut) {
+        Some(body) if body.is_searched() => {
+            Box::pin(hold_back(body, route, outgoing.patience)).await?
+        }
+        _ => None,
+    };
+    let now = exchange.sent(&upstream.name, upload.map(|state| Arc::clone(&state.bytes)));
+    outgoing.deadline = held.or(route.timeout.map(|timeout| now + timeout));
     let interim = Arc::new(Interim::default());
     let prepare = |request: &mut Request<Upload>| {
         if upstream.transport.protocol == Protocol::Http1 {
             interim.watch(request, &client.end, route.response_headers.kept());
         }
     };
-    let held = match request.body().is_searched() {
-        true => Box::pin(hold_back(request.body_mut(), route, patience)).await?,
-        false => None,
-    };
-    let now = exchange.sent(
-        &upstream.name,
-        upload.as_ref().map(|state| Arc::clone(&state.bytes)),
-    );
-    let deadline = held.or(route.timeout.map(|timeout| now + timeout));
     let call = upstream::Call {
         upstream,
-        key,
-        upload: upload.as_deref(),
+        key: outgoing.key,
+        upload,
         prepare: &prepare,
         sent: now,
-        deadline,
+        deadline: outgoing.deadline,
     };
-    let dispatched = {
-        let mut response = pin!(async {
-            let sending = upstream::send(call, request, exchange);
-            let refused = |error| refusal(&error, upload.as_deref());
-            sending.await.map_err(refused)
-        });
-        interim.unless_flooded(response.as_mut()).await?
+    let response = {
+        let mut sending = pin!(upstream::send(&call, request, exchange));
+        interim.unless_flooded(sending.as_mut()).await?
     };
+    let dispatched = response.map_err(|error| refusal(&error, upload))?;
     upstream
         .duration
         .observe(exchange.upstream_answered().as_secs_f64());
-    let upgrade = check_response(&dispatched.0, upgrade)?;
-    Ok(Outcome {
-        dispatched,
-        upload,
-        deadline,
-        client,
-        upgrade,
-    })
+    outgoing.upgrade = check_response(&dispatched.0, outgoing.upgrade.take())?;
+    Ok(dispatched)
 }
 
 /// Searches the beginning of a body that may hold no token, before anything is sent. What the client
@@ -238,7 +251,7 @@ fn outgoing(
         peer: errand.peer,
         peer_text: errand.peer_text,
         client_cert: errand.client_cert,
-        path: errand.path.as_deref(),
+        path: errand.path,
         request_id: exchange.request_id(),
         trace: exchange.trace(),
     };
@@ -246,7 +259,8 @@ fn outgoing(
     // if the client says so, or if the upstream is told so.
     let identified = errand.admission.identity.is_some();
     let form_came = identified && upstream::is_form(&errand.head.headers);
-    let mut head = passage.head(errand.head)?;
+    let head = errand.head;
+    passage.rewrite(head)?;
     let limits = UploadLimits {
         bytes: route.max_body,
         patience: errand.snapshot.limits.body_timeout,
@@ -263,10 +277,10 @@ fn outgoing(
         head.headers.insert(TRANSFER_ENCODING, chunked);
     }
     let mut request = Request::new(upload);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = head.uri;
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = std::mem::take(&mut head.uri);
     *request.version_mut() = head.version;
-    *request.headers_mut() = head.headers;
+    *request.headers_mut() = std::mem::take(&mut head.headers);
     Ok((request, state))
 }
 
@@ -296,21 +310,18 @@ fn broken_off(fault: UploadFault) -> Rejection {
     }
 }
 
-fn respond(outcome: Outcome, route: &Route, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let (response, connection) = outcome.dispatched;
-    if let Some(upgrade) = outcome.upgrade {
-        return switch(
-            response,
-            connection,
-            upgrade,
-            outcome.client,
-            route,
-            exchange,
-        );
+/// The response as the client gets it. It keeps what belongs to it until its last byte has gone.
+pub fn respond(
+    outgoing: Outgoing,
+    (response, connection): upstream::Dispatched,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let Outgoing { route, client, .. } = outgoing;
+    if let Some(upgrade) = outgoing.upgrade {
+        return switch(response, connection, upgrade, client, &route, exchange);
     }
     let (mut head, body) = response.into_parts();
-    let trailer = outcome
-        .client
+    let trailer = client
         .takes_trailers
         .then(|| headers::trailers::announced_to_client(&head.headers, &route.response_headers))
         .flatten();
@@ -327,8 +338,8 @@ fn respond(outcome: Outcome, route: &Route, mut exchange: Box<Exchange>) -> Resp
     let carried = Carried::new(
         body,
         connection,
-        outcome.upload,
-        outcome.deadline,
+        outgoing.upload,
+        outgoing.deadline,
         route.response_headers.kept(),
     );
     Response::from_parts(head, ResponseBody::carried(carried, exchange))
@@ -369,7 +380,7 @@ fn switch(
 
 impl Reader {
     fn of(errand: &Errand<'_>, route: &Route) -> Self {
-        let head = &errand.head;
+        let head = &*errand.head;
         let expires = errand
             .admission
             .identity

@@ -36,14 +36,15 @@ pub struct Passage<'a> {
 // === impl Passage ===
 
 impl Passage<'_> {
-    /// The head as the upstream gets it: method, target in origin form, and all header fields.
+    /// Makes a head the one that the upstream gets: method, target in origin form, and all header
+    /// fields. Of one that is refused nothing may be used.
     ///
     /// # Errors
     /// [`Reason::BodyTooLarge`] if a body is announced that is over the route's `max_body`,
     /// [`Reason::BadRequest`] if headers or target cannot be passed on as they are meant.
-    pub fn head(&self, mut head: Parts) -> Result<Parts, Rejection> {
+    pub fn rewrite(&self, head: &mut Parts) -> Result<(), Rejection> {
         let route = &self.admission.route;
-        if declared_length(&head).is_some_and(|length| length > route.max_body) {
+        if declared_length(head).is_some_and(|length| length > route.max_body) {
             return Err(Reason::BodyTooLarge.into());
         }
         // RequestView has made sure that there is one.
@@ -53,7 +54,7 @@ impl Passage<'_> {
             .cloned()
             .unwrap_or(HeaderValue::from_static(""));
         let takes_trailers = trailers::are_wanted(&head.headers);
-        let announced = may_have_trailers(&head)
+        let announced = may_have_trailers(head)
             .then(|| {
                 let (guard, rules) = (&self.snapshot.guard, &route.request_headers);
                 trailers::announced_to_upstream(&head.headers, guard, rules)
@@ -84,7 +85,7 @@ impl Passage<'_> {
         }
         head.uri = target(&head.uri, self.path, &route.strip_prefix)?;
         head.version = Version::HTTP_11;
-        Ok(head)
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 /// A change of protocol that a client asks for and its route allows.
+#[derive(Debug)]
 pub(super) struct Asked {
     protocol: HeaderValue,
     client: OnUpgrade,

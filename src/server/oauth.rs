@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 pub(super) async fn token(
     mount: &Mount,
     snapshot: &Snapshot,
-    head: Parts,
-    body: Received,
+    head: &Parts,
+    body: Option<Received>,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let reply = match collect(body, &mount.surface, snapshot.limits.body_timeout).await {
-        Ok(body) => ask(mount, &head, body, *exchange.trace()).await,
+        Ok(body) => ask(mount, head, body, *exchange.trace()).await,
         Err(Unread::TooLarge) => refused(OAuthError::BodyTooLarge, &mount.surface.realm),
         Err(Unread::TooSlow) => refused(OAuthError::BodyTooSlow, &mount.surface.realm),
         Err(Unread::Broken) => refused(OAuthError::BodyBroken, &mount.surface.realm),
@@ -80,7 +80,14 @@ enum Unread {
     Broken,
 }
 
-async fn collect(body: Received, surface: &Surface, patience: Duration) -> Result<Bytes, Unread> {
+async fn collect(
+    body: Option<Received>,
+    surface: &Surface,
+    patience: Duration,
+) -> Result<Bytes, Unread> {
+    let Some(body) = body else {
+        return Ok(Bytes::new());
+    };
     let limit = usize::try_from(surface.max_body).unwrap_or(usize::MAX);
     match pingora_timeout::timeout(patience, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

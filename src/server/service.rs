@@ -26,20 +26,48 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+/// A request as it came.
+struct Arrived {
+    head: Parts,
+    /// Its body, if it has one that nobody reads yet.
+    body: Option<Received>,
+}
+
 /// Answers a request. A panic in one request costs that request alone.
-pub(super) async fn handle(
+///
+/// What answers it refers to what came instead of handing it on: a future has room for each value that
+/// another one inside it has room for too.
+pub(super) fn handle(
     shared: Arc<Shared>,
     client: Arc<Client>,
     request: Request<Incoming>,
-) -> Response<Tracked> {
-    let persistent = request.version() <= Version::HTTP_11;
-    let mut additions = Additions::default();
-    // What an answer takes is large, so it stays where it is made: a copy of it costs more than all
-    // decisions together. What few requests need is boxed where it is awaited.
-    let answer = AssertUnwindSafe(pin!(answer(&shared, &client, request, &mut additions)))
-        .catch_unwind()
-        .await;
-    let mut response = answer.unwrap_or_else(|_| {
+) -> impl Future<Output = Response<Tracked>> {
+    let (head, body) = request.into_parts();
+    let body = Received::new(body, &client.arriving);
+    let mut arrived = Arrived { head, body };
+    async move {
+        let mut additions = Additions::default();
+        let persistent = arrived.head.version <= Version::HTTP_11;
+        // What few requests need is boxed where it is awaited.
+        let mut response = {
+            let answer = pin!(answer(&shared, &client, &mut arrived, &mut additions));
+            guarded(answer).await
+        };
+        if persistent && shared.drain.stage() != Stage::Serving {
+            send_away(&mut response);
+        }
+        additions.put(response.headers_mut());
+        response.map(|body| Tracked { body, client })
+    }
+}
+
+/// The answer, or 500 in place of a panic.
+async fn guarded<A>(answer: Pin<&mut A>) -> Response<ResponseBody>
+where
+    A: Future<Output = Response<ResponseBody>>,
+{
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
+    answer.unwrap_or_else(|_| {
         let id = new_request_id();
         tracing::error!(request_id = id, "a request panicked");
         let rejection = Rejection::from(Reason::Internal);
@@ -49,12 +77,7 @@ pub(super) async fn handle(
             resource_metadata: None,
         };
         own(rejection.reply(context), &id, None)
-    });
-    if persistent && shared.drain.stage() != Stage::Serving {
-        send_away(&mut response);
-    }
-    additions.put(response.headers_mut());
-    response.map(|body| Tracked { body, client })
+    })
 }
 
 /// Has a client ask elsewhere next time: one that is told loses no request, as it may when an idle
@@ -69,20 +92,19 @@ fn send_away<B>(response: &mut Response<B>) {
 async fn answer(
     shared: &Shared,
     client: &Arc<Client>,
-    request: Request<Incoming>,
+    arrived: &mut Arrived,
     additions: &mut Additions,
 ) -> Response<ResponseBody> {
+    let Arrived { head, body } = arrived;
     let snapshot = shared.snapshot.load_full();
-    let (head, body) = request.into_parts();
     let persistent = head.version <= Version::HTTP_11;
-    let body = Received::new(body, &client.arriving);
     let peer = client.peer(&snapshot.trusted);
     let id = request_id(&head.headers, peer);
     let trace = shared.observer.trace(&head.headers, peer.trusted);
     let mut exchange = Exchange::begin(
         &shared.observer,
         snapshot.access_policy,
-        &head,
+        head,
         client.address.ip().to_canonical(),
         id,
         trace,
@@ -94,41 +116,43 @@ async fn answer(
         return last_if_lost(refuse(rejection, None, exchange), client, persistent);
     }
     // hyper measures those of HTTP/1.1.
-    if head.version == Version::HTTP_2 && http2::is_too_large(&head, &snapshot.limits) {
+    if head.version == Version::HTTP_2 && http2::is_too_large(head, &snapshot.limits) {
         return refuse(Reason::HeadersTooLarge.into(), None, exchange);
     }
     if is_overloaded(&snapshot, &exchange) {
         return refuse(Reason::Overloaded.into(), None, exchange);
     }
-    match verdict(&snapshot, &head, peer, &mut exchange, additions).await {
+    match verdict(&snapshot, head, peer, &mut exchange, additions).await {
         Ok((Verdict::Proxy(admission), path)) => {
             let errand = Errand {
                 admission,
                 snapshot: &snapshot,
                 head,
-                body,
+                body: body.take(),
                 peer,
                 peer_text: &client.text,
                 client_cert: client.tls.header.as_ref(),
-                path,
+                path: path.as_deref(),
                 client: Arc::clone(client) as Arc<dyn proxy::Client>,
             };
-            match proxy::carry(errand, exchange).await {
-                Ok(response) => response,
-                Err((rejection, exchange)) => {
-                    last_if_lost(refuse(rejection, None, exchange), client, persistent)
-                }
-            }
+            let rejection = match proxy::prepare(errand, &exchange) {
+                Err(rejection) => rejection,
+                Ok(mut outgoing) => match proxy::carry(&mut outgoing, &mut exchange).await {
+                    Err(rejection) => rejection,
+                    Ok(dispatched) => return proxy::respond(outgoing, dispatched, exchange),
+                },
+            };
+            last_if_lost(refuse(rejection, None, exchange), client, persistent)
         }
         Ok((Verdict::Token(mount), _)) => {
-            let response = Box::pin(oauth::token(&mount, &snapshot, head, body, exchange)).await;
-            last_if_lost(response, client, persistent)
+            let token = oauth::token(&mount, &snapshot, head, body.take(), exchange);
+            last_if_lost(Box::pin(token).await, client, persistent)
         }
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
-        Ok((Verdict::Preflight(route), _)) => preflight(&route, &head, exchange),
-        Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, &head, peer, exchange),
+        Ok((Verdict::Preflight(route), _)) => preflight(&route, head, exchange),
+        Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, head, peer, exchange),
         Ok((Verdict::Refused(_, rejection), _)) | Err(rejection) => {
-            refuse(rejection, metadata::url(&head, peer), exchange)
+            refuse(rejection, metadata::url(head, peer), exchange)
         }
     }
 }

@@ -234,11 +234,20 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
+/// The two digits of each byte.
+const DIGITS: [[u8; 2]; 256] = {
+    let (sixteen, mut digits, mut byte) = (b"0123456789abcdef", [[0; 2]; 256], 0);
+    while byte < digits.len() {
+        digits[byte] = [sixteen[byte >> 4], sixteen[byte & 0xf]];
+        byte += 1;
+    }
+    digits
+};
+
 /// Fills `text` with two digits for each byte.
 fn write_hex(text: &mut [u8], bytes: &[u8]) {
-    let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };
     for (places, byte) in text.as_chunks_mut().0.iter_mut().zip(bytes) {
-        *places = [digit(byte >> 4), digit(byte & 0xf)];
+        *places = DIGITS[usize::from(*byte)];
     }
 }
 

@@ -34,22 +34,20 @@ pub(super) struct Failed {
     pub error: SendError,
     /// The server that was asked, if it came to that.
     pub server: Option<u64>,
-    /// The request, if nothing of it was sent.
-    pub unsent: Option<Request<Upload>>,
     /// Whether the server says that it has not worked on it.
     pub unprocessed: bool,
 }
 
-/// One attempt, at one server.
+/// One attempt, at one server. The request is still there if nothing of it was sent.
 pub(super) async fn one(
     call: &Call<'_>,
-    request: Request<Upload>,
+    request: &mut Option<Request<Upload>>,
     attempt: Attempted<'_>,
 ) -> Result<Dispatched, Failed> {
     let (upstream, now) = (call.upstream, attempt.began);
     let place = match place(call, attempt.tried).await {
         Ok(place) => place,
-        Err(error) => return Err(Failed::before(error, None, request)),
+        Err(error) => return Err(Failed::new(error, None)),
     };
     let server = &*attempt.asked.insert(Arc::clone(&place.0));
     let sent = match upstream.transport.protocol {
@@ -102,7 +100,7 @@ async fn over_http1(
     upstream: &Upstream,
     server: &Arc<Server>,
     place: InFlight,
-    mut request: Request<Upload>,
+    request: &mut Option<Request<Upload>>,
     reuse: Option<Instant>,
 ) -> Result<Dispatched, Failed> {
     let key = Key::of(server, &upstream.transport);
@@ -119,13 +117,14 @@ async fn over_http1(
                 let made = Box::pin(connect::http1(server, &upstream.transport, patience)).await;
                 match made {
                     Ok(sender) => sender,
-                    Err(error) => {
-                        return Err(Failed::before(error.into(), Some(server.id), request));
-                    }
+                    Err(error) => return Err(Failed::new(error.into(), Some(server.id))),
                 }
             }
         };
-        let mut error = match sender.try_send_request(request).await {
+        let Some(sent) = request.take() else {
+            return Err(Failed::new(SendError::Upload, Some(server.id)));
+        };
+        let mut error = match sender.try_send_request(sent).await {
             Ok(response) => {
                 let keep = upstream.idle_timeout;
                 let kind = Kind::Http1 { sender, key, keep };
@@ -139,14 +138,12 @@ async fn over_http1(
             }
             Err(error) => error,
         };
-        request = match (reused, error.take_message()) {
-            // Closed while it was idle, as servers do.
-            (true, Some(unsent)) => unsent,
-            (_, unsent) => {
-                let error = SendError::of(error.into_error());
-                return Err(Failed::during(error, server.id, unsent));
-            }
-        };
+        *request = error.take_message();
+        // One that was closed while it was idle, as servers do, is replaced.
+        if !reused || request.is_none() {
+            let error = SendError::of(error.into_error());
+            return Err(Failed::new(error, Some(server.id)));
+        }
     }
 }
 
@@ -154,16 +151,19 @@ async fn over_http2(
     upstream: &Upstream,
     server: &Arc<Server>,
     place: InFlight,
-    mut request: Request<Upload>,
+    request: &mut Option<Request<Upload>>,
 ) -> Result<Dispatched, Failed> {
     let (patience, keep) = (upstream.connect_timeout, upstream.idle_timeout);
     let found = http2::acquire(server, &upstream.transport, patience, keep).await;
     let (mut sender, stream) = match found {
         Ok(found) => found,
-        Err(error) => return Err(Failed::before(error, Some(server.id), request)),
+        Err(error) => return Err(Failed::new(error, Some(server.id))),
     };
-    http2::shape(&mut request, server.tls);
-    match sender.try_send_request(request).await {
+    let Some(mut sent) = request.take() else {
+        return Err(Failed::new(SendError::Upload, Some(server.id)));
+    };
+    http2::shape(&mut sent, server.tls);
+    match sender.try_send_request(sent).await {
         Ok(response) => {
             let kind = Kind::Http2 { _stream: stream };
             Ok((
@@ -175,13 +175,11 @@ async fn over_http2(
             ))
         }
         Err(mut error) => {
-            let unsent = error.take_message();
+            *request = error.take_message();
             let error = error.into_error();
-            let unprocessed = Http2Fault::of(&error) == Some(Http2Fault::Unprocessed);
-            let failed = Failed::during(SendError::of(error), server.id, unsent);
             Err(Failed {
-                unprocessed,
-                ..failed
+                unprocessed: Http2Fault::of(&error) == Some(Http2Fault::Unprocessed),
+                ..Failed::new(SendError::of(error), Some(server.id))
             })
         }
     }
@@ -222,28 +220,12 @@ impl Second {
 // === impl Failed ===
 
 impl Failed {
-    /// Nothing was sent.
-    fn before(error: SendError, server: Option<u64>, request: Request<Upload>) -> Self {
+    fn new(error: SendError, server: Option<u64>) -> Self {
         Self {
             error,
             server,
-            unsent: Some(request),
             unprocessed: false,
         }
-    }
-
-    fn during(error: SendError, server: u64, unsent: Option<Request<Upload>>) -> Self {
-        Self {
-            error,
-            server: Some(server),
-            unsent,
-            unprocessed: false,
-        }
-    }
-
-    /// Whether nobody has worked on the request.
-    pub fn untouched(&self) -> bool {
-        self.unsent.is_some() || self.unprocessed
     }
 
     /// What another attempt could mend.

@@ -14,18 +14,19 @@ use std::task::{Context, Poll};
 #[derive(Debug)]
 pub struct Received {
     body: Incoming,
-    /// The connection's flag; absent if there is no body.
+    /// The connection's flag; absent behind the end of the body.
     arriving: Option<Arc<AtomicBool>>,
 }
 
 impl Received {
-    /// A body of the connection that has this flag.
-    pub fn new(body: Incoming, arriving: &Arc<AtomicBool>) -> Self {
-        let arriving = (!body.is_end_stream()).then(|| Arc::clone(arriving));
-        if let Some(arriving) = &arriving {
-            arriving.store(true, Relaxed);
+    /// A body of the connection that has this flag, if there is one.
+    pub fn new(body: Incoming, arriving: &Arc<AtomicBool>) -> Option<Self> {
+        if body.is_end_stream() {
+            return None;
         }
-        Self { body, arriving }
+        arriving.store(true, Relaxed);
+        let arriving = Some(Arc::clone(arriving));
+        Some(Self { body, arriving })
     }
 
     fn ended(&mut self) {

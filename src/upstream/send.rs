@@ -5,6 +5,7 @@ use super::pool::Dispatched;
 use super::retry::{self, Attempt, Fault};
 use super::{Report, SendError, Server, Upload, UploadState, Upstream};
 use crate::telemetry::exchange::Exchange;
+use futures_util::future::{Either, select};
 use http::Request;
 use http_body::Body as _;
 use std::pin::{Pin, pin};
@@ -26,10 +27,19 @@ pub struct Call<'a> {
     pub deadline: Option<Instant>,
 }
 
+/// What there is for another attempt.
+struct Left<'a> {
+    /// Whether nothing of the request was sent.
+    unsent: bool,
+    second: Option<&'a Second>,
+    idempotent: bool,
+}
+
 /// How an attempt ended: with a response, with a failure of its own, or because its time was over.
 type Outcome = Result<Result<Dispatched, Failed>, SendError>;
 
 /// Sends a request to one of the upstream's servers, and once more as the rules of its retries allow.
+/// It is taken from where it is once something of it is sent.
 ///
 /// An idle connection that its server has closed meanwhile is replaced without being counted as a
 /// retry, as long as nothing of the request was written to it.
@@ -37,17 +47,19 @@ type Outcome = Result<Result<Dispatched, Failed>, SendError>;
 /// # Errors
 /// See [`SendError`]: that of the last attempt.
 pub async fn send(
-    call: Call<'_>,
-    mut request: Request<Upload>,
+    call: &Call<'_>,
+    request: &mut Option<Request<Upload>>,
     exchange: &mut Exchange,
 ) -> Result<Dispatched, SendError> {
     let retry = &call.upstream.retry;
     retry.budget.request();
-    let idempotent = retry::is_idempotent(request.method());
-    let second = Second::of(&mut request, call.upstream);
+    let first = request.as_mut().ok_or(SendError::Upload)?;
+    let idempotent = retry::is_idempotent(first.method());
+    let second = Second::of(first, call.upstream);
     let (mut number, mut began, mut tried) = (1, call.sent, Vec::new());
     loop {
-        (call.prepare)(&mut request);
+        let next = request.as_mut().ok_or(SendError::Upload)?;
+        (call.prepare)(next);
         let mut asked = None;
         let attempt = Attempted {
             asked: &mut asked,
@@ -55,7 +67,7 @@ pub async fn send(
             began,
         };
         let outcome = {
-            let mut attempt = pin!(one(&call, request, attempt));
+            let mut attempt = pin!(one(call, request, attempt));
             call.in_time(began, attempt.as_mut()).await
         };
         if let Some(server) = asked {
@@ -65,36 +77,34 @@ pub async fn send(
             call.count(&outcome);
         }
         let outcome = outcome?;
-        if !call.again(number, &outcome, second.as_ref(), idempotent) {
+        let left = Left {
+            unsent: request.is_some(),
+            second: second.as_ref(),
+            idempotent,
+        };
+        if !call.again(number, &outcome, &left) {
             return outcome.map_err(|failed| failed.error);
         }
-        let (server, left) = leave(outcome, call.upload);
-        let next = left.or_else(|| second.as_ref().and_then(Second::again));
-        let Some(next) = next else {
-            return Err(SendError::Upload);
-        };
-        request = next;
-        tried.extend(server);
+        tried.extend(leave(outcome, call.upload));
+        if request.is_none() {
+            *request = second.as_ref().and_then(Second::again);
+        }
         number += 1;
         exchange.retried();
         began = Instant::now();
     }
 }
 
-/// Ends an attempt that another one follows: the server that was asked, and the request if nothing of it
-/// was sent.
-fn leave(
-    outcome: Result<Dispatched, Failed>,
-    upload: Option<&UploadState>,
-) -> (Option<u64>, Option<Request<Upload>>) {
+/// Ends an attempt that another one follows: the server that was asked, if it came to that.
+fn leave(outcome: Result<Dispatched, Failed>, upload: Option<&UploadState>) -> Option<u64> {
     match outcome {
-        Err(failed) => (failed.server, failed.unsent),
+        Err(failed) => failed.server,
         Ok((response, connection)) => {
             let server = connection.in_flight.0.id;
             if response.body().is_end_stream() && upload.is_none_or(UploadState::done) {
                 connection.reuse();
             }
-            (Some(server), None)
+            Some(server)
         }
     }
 }
@@ -138,16 +148,10 @@ impl Call<'_> {
     }
 
     /// Whether there is another attempt. Takes it from the budget.
-    fn again(
-        &self,
-        number: u32,
-        outcome: &Result<Dispatched, Failed>,
-        second: Option<&Second>,
-        idempotent: bool,
-    ) -> bool {
-        let (fault, untouched, unsent) = match outcome {
-            Ok((response, _)) => (Some(Fault::Status(response.status())), false, false),
-            Err(failed) => (failed.fault(), failed.untouched(), failed.unsent.is_some()),
+    fn again(&self, number: u32, outcome: &Result<Dispatched, Failed>, left: &Left<'_>) -> bool {
+        let (fault, untouched) = match outcome {
+            Ok((response, _)) => (Some(Fault::Status(response.status())), false),
+            Err(failed) => (failed.fault(), left.unsent || failed.unprocessed),
         };
         let Some(fault) = fault else {
             return false;
@@ -156,8 +160,8 @@ impl Call<'_> {
             number,
             fault,
             untouched,
-            idempotent,
-            replayable: unsent || second.is_some_and(Second::is_whole),
+            idempotent: left.idempotent,
+            replayable: left.unsent || left.second.is_some_and(Second::is_whole),
         };
         let retry = &self.upstream.retry;
         let late = self
@@ -196,7 +200,9 @@ impl Call<'_> {
             if due <= now {
                 return Err(SendError::Timeout);
             }
-            if let Ok(outcome) = pingora_timeout::timeout(due - now, attempt.as_mut()).await {
+            // In place: `pingora_timeout::timeout` has its timer on the heap, twice.
+            let late = pin!(pingora_timeout::sleep(due - now));
+            if let Either::Left((outcome, _)) = select(attempt.as_mut(), late).await {
                 return Ok(outcome);
             }
             now = Instant::now();

@@ -70,10 +70,13 @@ pub struct Stream {
 
 impl Upload {
     /// Wraps a client's body.
-    pub fn new(body: Received, limits: UploadLimits<'_>) -> (Self, Option<Arc<UploadState>>) {
-        if body.is_end_stream() {
+    pub fn new(
+        body: Option<Received>,
+        limits: UploadLimits<'_>,
+    ) -> (Self, Option<Arc<UploadState>>) {
+        let Some(body) = body else {
             return (Self::Empty, None);
-        }
+        };
         let state = Arc::new(UploadState::new());
         let stream = Stream {
             body,

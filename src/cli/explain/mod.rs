@@ -224,6 +224,8 @@ impl Case<'_> {
             request_id: &server::request_id(&self.head.headers, self.peer),
             trace: &Trace::of(&self.head.headers, self.peer.trusted, sample),
         };
-        passage.head(self.head.clone())
+        let mut head = self.head.clone();
+        passage.rewrite(&mut head)?;
+        Ok(head)
     }
 }
