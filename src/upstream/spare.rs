@@ -150,7 +150,7 @@ mod tests {
             assert_eq!(again.uri(), request.uri());
             assert_eq!(again.version(), request.version());
             assert_eq!(again.headers(), request.headers());
-            assert_eq!(again.extensions().get::<u8>(), Some(&5));
+            assert!(again.extensions().is_empty(), "each attempt has its own");
         }
     }
 
