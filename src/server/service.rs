@@ -36,10 +36,21 @@ pub(super) async fn handle(
     let mut additions = Additions::default();
     // What an answer takes is large, so it stays where it is made: a copy of it costs more than all
     // decisions together. What few requests need is boxed where it is awaited.
-    let answer = AssertUnwindSafe(pin!(answer(&shared, &client, request, &mut additions)))
-        .catch_unwind()
-        .await;
-    let mut response = answer.unwrap_or_else(|_| {
+    let mut response = guarded(pin!(answer(&shared, &client, request, &mut additions))).await;
+    if persistent && shared.drain.stage() != Stage::Serving {
+        send_away(&mut response);
+    }
+    additions.put(response.headers_mut());
+    response.map(|body| Tracked { body, client })
+}
+
+/// The answer, or 500 in place of a panic.
+async fn guarded<A>(answer: Pin<&mut A>) -> Response<ResponseBody>
+where
+    A: Future<Output = Response<ResponseBody>>,
+{
+    let answer = AssertUnwindSafe(answer).catch_unwind().await;
+    answer.unwrap_or_else(|_| {
         let id = new_request_id();
         tracing::error!(request_id = id, "a request panicked");
         let rejection = Rejection::from(Reason::Internal);
@@ -49,12 +60,7 @@ pub(super) async fn handle(
             resource_metadata: None,
         };
         own(rejection.reply(context), &id, None)
-    });
-    if persistent && shared.drain.stage() != Stage::Serving {
-        send_away(&mut response);
-    }
-    additions.put(response.headers_mut());
-    response.map(|body| Tracked { body, client })
+    })
 }
 
 /// Has a client ask elsewhere next time: one that is told loses no request, as it may when an idle
@@ -274,5 +280,45 @@ impl Body for Tracked {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
+
+    fn plain() -> Response<ResponseBody> {
+        own(Response::new(Bytes::from_static(b"well")), "1", None)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_500_for_one_request_and_the_next_one_is_answered() {
+        let step = |fails: bool| async move {
+            // Behind a wait, where it is no longer the caller's stack.
+            tokio::task::yield_now().await;
+            assert!(!fails, "a fault of the test's making");
+            plain()
+        };
+        for (fails, status) in [(true, 500), (false, 200), (true, 500), (false, 200)] {
+            let response = guarded(pin!(step(fails))).await;
+            assert_eq!(response.status(), status);
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            if !fails {
+                assert_eq!(body, "well");
+                continue;
+            }
+            assert_eq!(head.headers["content-type"], "application/problem+json");
+            let id = head.headers["x-request-id"].to_str().unwrap();
+            let problem: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(problem["request_id"], json!(id));
+            assert_eq!(problem["status"], json!(500));
+            assert!(
+                !String::from_utf8_lossy(&body).contains("fault"),
+                "{problem}"
+            );
+        }
     }
 }

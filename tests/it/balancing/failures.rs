@@ -154,7 +154,10 @@ async fn a_reload_of_something_else_lets_nobody_in_and_forgives_nothing() {
     one.answers(503);
     // One failure short of what takes it out, each behind a reload of its own.
     for number in 1..=3 {
-        within("one failure more", async { while get(&gateway).await != 503 {} }).await;
+        within("one failure more", async {
+            while get(&gateway).await != 503 {}
+        })
+        .await;
         assert_eq!(one.requests(), number);
         reload(10 + number).await;
         assert_eq!(healthy(&gateway, &one.label()).await, Some(true));

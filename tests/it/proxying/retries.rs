@@ -162,7 +162,12 @@ async fn a_reload_gives_no_retries_away() {
         let changed = open_config(&script.upstream.url(), &[(table, line)]);
         std::fs::write(gateway.file(), changed).expect("written");
         let reply = gateway.admin("POST", "/-/reload").await;
-        assert!(!reply.json()["changes"].as_array().expect("changes").is_empty());
+        assert!(
+            !reply.json()["changes"]
+                .as_array()
+                .expect("changes")
+                .is_empty()
+        );
         for _ in 0..4 {
             assert_eq!(get.send().await.status, 502, "{line}");
         }
