@@ -267,7 +267,7 @@ mod tests {
         let group = || Group::new("u".into(), gauge);
         let origins = vec![origin(1), origin(2)];
         let servers = Servers::new(origins, &Balance::RoundRobin, None, group);
-        let (begun, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let (begun, mut seen) = tokio::sync::mpsc::channel(16);
         let begun_before = Mutex::new(HashMap::<u64, usize>::new());
         let check = |server: Arc<Server>| {
             let begun = begun.clone();
@@ -278,7 +278,7 @@ mod tests {
                 *times
             };
             async move {
-                begun.send((server.id, times)).unwrap();
+                begun.send((server.id, times)).await.unwrap();
                 assert!(times > 2, "a fault of the test's making");
                 std::future::pending().await
             }

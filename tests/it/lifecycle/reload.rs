@@ -525,7 +525,8 @@ async fn a_file_that_cannot_be_read_to_its_end_holds_up_the_reload_alone() {
     );
 }
 
-/// A Redis that takes connections and says nothing costs who counts there one `timeout`, and no reload anything.
+/// A Redis that takes connections and says nothing costs who counts there a moment, and no reload anything. How long
+/// the moment is, is in `traffic::shared_limits`.
 #[tokio::test]
 async fn a_redis_that_never_answers_holds_up_neither_a_reload_nor_requests() {
     let echo = Echo::start(local()).await.expect("upstream");
