@@ -300,3 +300,43 @@ impl Body for Tracked {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
+
+    fn plain() -> Response<ResponseBody> {
+        own(Response::new(Bytes::from_static(b"well")), "1", None)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_500_for_one_request_and_the_next_one_is_answered() {
+        let step = |fails: bool| async move {
+            // Behind a wait, where it is no longer the caller's stack.
+            tokio::task::yield_now().await;
+            assert!(!fails, "a fault of the test's making");
+            plain()
+        };
+        for (fails, status) in [(true, 500), (false, 200), (true, 500), (false, 200)] {
+            let response = guarded(pin!(step(fails))).await;
+            assert_eq!(response.status(), status);
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            if !fails {
+                assert_eq!(body, "well");
+                continue;
+            }
+            assert_eq!(head.headers["content-type"], "application/problem+json");
+            let id = head.headers["x-request-id"].to_str().unwrap();
+            let problem: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(problem["request_id"], json!(id));
+            assert_eq!(problem["status"], json!(500));
+            assert!(
+                !String::from_utf8_lossy(&body).contains("fault"),
+                "{problem}"
+            );
+        }
+    }
+}

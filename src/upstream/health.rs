@@ -1,6 +1,7 @@
 //! Asks servers whether they are well.
 
 use super::server::{Server, millis};
+use super::servers::Servers;
 use super::transport::{Protocol, Transport};
 use super::{ConnectError, Upstream, connect};
 use bytes::Bytes;
@@ -65,25 +66,34 @@ impl HealthRules {
 
 /// Checks the servers of an upstream, those that its names will resolve to as well; runs until it is dropped.
 pub(super) async fn run(upstream: Arc<Upstream>, rules: HealthRules) {
+    let check = |server| check(Arc::clone(&upstream), server, rules.clone());
+    check_all(&upstream.servers, check).await;
+}
+
+/// Has each server checked for as long as it is among these.
+async fn check_all<C>(servers: &Servers, check: impl Fn(Arc<Server>) -> C)
+where
+    C: Future<Output = ()> + Send + 'static,
+{
     let mut checks = JoinSet::new();
     let mut checked: HashMap<u64, AbortHandle> = HashMap::new();
     loop {
-        let servers = upstream.servers.list();
+        let list = servers.list();
         checked.retain(|id, check| {
-            let stays = servers.iter().any(|server| server.id == *id);
+            let stays = list.iter().any(|server| server.id == *id);
             if !stays {
                 check.abort();
             }
             // One that panicked begins again: its server must not keep its last state for ever.
             stays && !check.is_finished()
         });
-        for server in servers {
-            checked.entry(server.id).or_insert_with(|| {
-                checks.spawn(check(Arc::clone(&upstream), server, rules.clone()))
-            });
+        for server in list {
+            checked
+                .entry(server.id)
+                .or_insert_with(|| checks.spawn(check(server)));
         }
         tokio::select! {
-            () = upstream.servers.changed() => {}
+            () = servers.changed() => {}
             // One was aborted, or has panicked.
             Some(_) = checks.join_next() => {}
         }
@@ -211,7 +221,12 @@ fn question(
 
 #[cfg(test)]
 mod tests {
+    use super::super::balance::Balance;
+    use super::super::eject::Group;
+    use super::super::resolve::Origin;
     use super::*;
+    use std::collections::HashSet;
+    use std::sync::Mutex;
 
     fn rules() -> HealthRules {
         HealthRules {
@@ -236,6 +251,58 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(rules().is_good(status), good, "{status}");
         }
+    }
+
+    /// Two servers whose checks panic the first two times.
+    #[tokio::test]
+    async fn a_check_that_panics_begins_again() {
+        let gauge = prometheus::Opts::new("healthy", "x");
+        let gauge = prometheus::IntGaugeVec::new(gauge, &["upstream", "server"]).unwrap();
+        let origin = |ip: u8| Origin {
+            host: format!("10.0.0.{ip}").into(),
+            port: 80,
+            tls: false,
+            weight: 1,
+        };
+        let group = || Group::new("u".into(), gauge);
+        let origins = vec![origin(1), origin(2)];
+        let servers = Servers::new(origins, &Balance::RoundRobin, None, group);
+        let (begun, mut seen) = tokio::sync::mpsc::channel(16);
+        let begun_before = Mutex::new(HashMap::<u64, usize>::new());
+        let check = |server: Arc<Server>| {
+            let begun = begun.clone();
+            let times = {
+                let mut before = begun_before.lock().unwrap();
+                let times = before.entry(server.id).or_default();
+                *times += 1;
+                *times
+            };
+            async move {
+                begun.send((server.id, times)).await.unwrap();
+                assert!(times > 2, "a fault of the test's making");
+                std::future::pending().await
+            }
+        };
+        let mut stay = HashSet::new();
+        let both = async {
+            while stay.len() < 2 {
+                let (server, times) = seen.recv().await.unwrap();
+                if times == 3 {
+                    stay.insert(server);
+                }
+            }
+        };
+        tokio::select! {
+            () = check_all(&servers, check) => {}
+            () = both => {}
+            () = tokio::time::sleep(Duration::from_secs(20)) => {}
+        }
+        assert_eq!(stay.len(), 2, "each is checked again");
+        let begun = begun_before.lock().unwrap();
+        assert!(
+            begun.values().all(|times| *times == 3),
+            "and no more than once at a time"
+        );
     }
 
     #[test]

@@ -142,6 +142,7 @@ mod tests {
                 .header("x-twice", "2")
                 .header("x-bytes", [0xff, b' ', 0xfe].as_slice())
                 .header("x-long", &long)
+                .extension(5_u8)
                 .body(Upload::Empty)
                 .expect("a request");
             let again = Spare::of(&request).request(Upload::Empty);
@@ -149,6 +150,7 @@ mod tests {
             assert_eq!(again.uri(), request.uri());
             assert_eq!(again.version(), request.version());
             assert_eq!(again.headers(), request.headers());
+            assert!(again.extensions().is_empty(), "each attempt has its own");
         }
     }
 

@@ -3,6 +3,8 @@
 use super::eject::Group;
 use super::server::millis;
 use super::{Upstream, health, resolve};
+use futures_util::FutureExt as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -11,6 +13,9 @@ use tokio::time::Instant;
 
 /// How long a start or a reload waits for names to be resolved.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// How long a task that panicked rests before it begins again.
+const REST: Duration = Duration::from_secs(1);
 
 /// The background tasks of the upstreams in force: names, health, and the return of servers that are out. They end
 /// when this is dropped.
@@ -58,13 +63,22 @@ impl Tasks {
         let (tell, tried) = watch::channel(false);
         let mut running = JoinSet::new();
         if servers.has_names() {
-            running.spawn(resolve::run(Arc::clone(upstream), tell));
+            let upstream = Arc::clone(upstream);
+            let resolve = move || resolve::run(Arc::clone(&upstream), tell.clone());
+            running.spawn(kept_up("names", resolve));
         }
         if upstream.eject.is_some() {
-            running.spawn(let_in_again(Arc::clone(&servers.group)));
+            let group = Arc::clone(&servers.group);
+            running.spawn(kept_up("ejection", move || {
+                let_in_again(Arc::clone(&group))
+            }));
         }
         match &upstream.health {
-            Some(rules) => drop(running.spawn(health::run(Arc::clone(upstream), rules.clone()))),
+            Some(rules) => {
+                let (upstream, rules) = (Arc::clone(upstream), rules.clone());
+                let check = move || health::run(Arc::clone(&upstream), rules.clone());
+                running.spawn(kept_up("health", check));
+            }
             // Nobody would find out that they are well again.
             None => {
                 let unwell = servers.list().into_iter().filter(|one| !one.is_well());
@@ -95,6 +109,14 @@ impl Tasks {
     fn retire(self) {
         let group = &self.upstream.servers.group;
         group.adopt(u64::MAX, None, &[], millis());
+    }
+}
+
+/// Has a task begin again that panicked: its upstream must not stay for ever what it was at that moment.
+async fn kept_up<T: Future<Output = ()>>(what: &'static str, task: impl Fn() -> T) {
+    while AssertUnwindSafe(task()).catch_unwind().await.is_err() {
+        tracing::error!(what, "a task of an upstream panicked; it begins again");
+        tokio::time::sleep(REST).await;
     }
 }
 

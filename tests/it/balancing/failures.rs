@@ -134,6 +134,46 @@ async fn the_last_one_stays_and_so_does_a_reload_s_memory() {
     assert_eq!(healthy(&gateway, &one.label()).await, Some(true));
 }
 
+/// A reload of something else is nothing to a server: neither what it failed so far nor its time out begins anew.
+#[tokio::test]
+async fn a_reload_of_something_else_lets_nobody_in_and_forgives_nothing() {
+    let (one, other) = (Fickle::start().await, Fickle::start().await);
+    let list = servers(&[&one.url(), &other.url()]);
+    let eject = "balance = \"round_robin\"\neject = { after = 4, for = \"1h\" }";
+    let config = config_of(&format!("{list}{eject}"));
+    let gateway = Gateway::start(&config).await;
+    let reload = async |number: usize| {
+        let changed = format!(
+            "[upstream.second{number}]\nservers = [\"http://{}\"]\n{config}",
+            nobody()
+        );
+        let changed = changed.replace("auth =", &format!("timeout = \"{number}s\"\nauth ="));
+        std::fs::write(gateway.file(), changed).expect("written");
+        assert_eq!(gateway.admin("POST", "/-/reload").await.status, 200);
+    };
+    one.answers(503);
+    // One failure short of what takes it out, each behind a reload of its own.
+    for number in 1..=3 {
+        within("one failure more", async {
+            while get(&gateway).await != 503 {}
+        })
+        .await;
+        assert_eq!(one.requests(), number);
+        reload(10 + number).await;
+        assert_eq!(healthy(&gateway, &one.label()).await, Some(true));
+    }
+    assert_eq!(until_out(&gateway, &one.label()).await, 1, "the fourth");
+    one.answers(200);
+    for number in 1..=3 {
+        reload(20 + number).await;
+        assert_eq!(healthy(&gateway, &one.label()).await, Some(false));
+        for _ in 0..10 {
+            assert_eq!(get(&gateway).await, 200);
+        }
+    }
+    assert_eq!(one.requests(), 4, "still out");
+}
+
 /// Were all servers out at once, nothing would be left to try: then all are used.
 #[tokio::test]
 async fn with_every_server_out_all_are_used() {

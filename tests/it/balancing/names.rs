@@ -8,6 +8,7 @@ use bonterra_gateway::upstream::{Resolve, Resolver, Resolving};
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 /// A name server in the hands of the test.
@@ -169,6 +170,34 @@ async fn a_silent_name_server_does_not_prevent_a_start() {
     let gateway = Gateway::start_in(env, &named(1, "")).await;
     assert!((1.5..8.0).contains(&started.elapsed().as_secs_f64()));
     assert_eq!(get(&gateway).await, 503);
+}
+
+/// What is done in the background goes on behind a fault in it: the first question panics, and one in the middle.
+#[tokio::test]
+async fn a_panic_in_the_background_ends_nothing() {
+    #[derive(Debug)]
+    struct Faulty(Book, AtomicUsize);
+    impl Resolve for Faulty {
+        fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a> {
+            let asked = self.1.fetch_add(1, Relaxed);
+            assert!(![0, 5].contains(&asked), "a fault of the test's making");
+            self.0.resolve(host)
+        }
+    }
+    let (one, other, port) = neighbours().await;
+    let book = Book::default();
+    book.write("api.internal", &["127.0.0.1"]);
+    let mut env = app::environment().expect("metrics");
+    env.resolver = Resolver::of(Faulty(book.clone(), AtomicUsize::new(0)));
+    let gateway = Gateway::start_in(env, &named(port, "")).await;
+    eventually("it is known", async || get(&gateway).await == 200).await;
+    assert!(one.requests() > 0);
+    book.write("api.internal", &["127.0.0.2"]);
+    eventually("a change behind the second one", async || {
+        assert_eq!(get(&gateway).await, 200);
+        other.requests() > 0
+    })
+    .await;
 }
 
 /// The system's own resolver, by the one name that it knows everywhere.

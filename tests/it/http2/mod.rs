@@ -4,6 +4,7 @@ mod deadlines;
 mod fields;
 mod floods;
 mod foreign;
+mod limits;
 mod requests;
 
 use crate::harness::program::GatewayProcess;

@@ -130,3 +130,49 @@ async fn a_clock_that_jumps_past_everything_costs_a_moment() {
         assert_eq!(world.auth.counts().jwks, 2, "asked once");
     }
 }
+
+/// A gateway whose clock is five minutes fast or slow, with the `leeway` that this takes: tokens in use, tokens that
+/// have just been issued and new keys hold, and so do they when the clock is put right. A token that ended before
+/// that is refused all the same.
+#[tokio::test]
+async fn a_clock_five_minutes_off_costs_nothing() {
+    const OFF: Duration = Duration::from_secs(300);
+    let config = with_lines(CONFIG, "[issuer.bonterra]", "leeway = \"5m\"");
+    for ahead in [true, false] {
+        let world = World::with(&config).await;
+        let clock = world.gateway.app.clock();
+        let start = clock.now();
+        let known = world.auth.token();
+        let mut number = 0;
+        let mut all_is_well = async |case: &str| {
+            number += 1;
+            // At the issuer, time goes on as ever.
+            let times =
+                json!({ "iat": start, "nbf": start, "exp": start + 60, "jti": number.to_string() });
+            for token in [&known, &world.token_with(times), &known] {
+                let reply = world.get("/grants/1").bearer(token).send().await;
+                assert_eq!(reply.status, 200, "{case}, {ahead}: {}", reply.text());
+            }
+            let over = world.token_with(json!({ "iat": start - 900, "exp": start - 610 }));
+            let reply = world.get("/grants/1").bearer(&over).send().await;
+            assert_refused(&world.gateway, &reply, 401, "expired", "grants").await;
+            assert_eq!(world.gateway.admin("GET", "/readyz").await.status, 200);
+        };
+        all_is_well("right").await;
+        if ahead {
+            clock.advance(OFF);
+        } else {
+            clock.set_back(OFF);
+        }
+        all_is_well("off").await;
+        world.auth.rotate();
+        all_is_well("off, with another key").await;
+        if ahead {
+            clock.set_back(OFF);
+        } else {
+            clock.advance(OFF);
+        }
+        all_is_well("right again").await;
+        assert_eq!(world.echo.requests(), 12);
+    }
+}

@@ -1,13 +1,20 @@
 //! A changed file is in force as a whole or not at all, and no request notices.
 
-use crate::harness::{CONFIG, World, eventually, nobody, with_lines, within};
+use crate::harness::link::Link;
+use crate::harness::program::{GatewayProcess, shell};
+use crate::harness::tls_upstream::Authority;
+use crate::harness::{
+    CONFIG, RawUpstream, World, eventually, local, nobody, request, with_lines, within,
+};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth, Endpoint, Fault};
+use bonterra_gateway::demo::echo::Echo;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SUCCESSFUL: &str = "gateway_config_last_reload_successful";
 
@@ -427,6 +434,130 @@ async fn a_changed_token_endpoint_is_in_force_at_once() {
     world.auth.set_fault(Endpoint::Discovery, None);
     eventually("found", async || ask().await.status == 200).await;
     assert_eq!(asked(), (2, 1));
+}
+
+/// One open route, to an API whose health is checked all the time, and no issuer.
+const CHECKED: &str = r#"
+[server]
+listen = ["127.0.0.1:0"]
+workers = 1
+drain_delay = "0s"
+
+[admin]
+listen = "127.0.0.1:0"
+
+[upstream.echo]
+servers = ["ECHO"]
+health = { path = "/healthz", interval = "20ms" }
+
+[[route]]
+name = "public"
+path = "/public/*"
+upstream = "echo"
+auth = "none"
+"#;
+
+/// The longest of so many requests, one behind the other.
+async fn slowest(link: &mut Link, path: &str, requests: usize) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..requests {
+        let started = Instant::now();
+        assert_eq!(link.get(path).await.status, 200);
+        slowest = slowest.max(started.elapsed());
+    }
+    slowest
+}
+
+/// Prompt is what was not waited for, on a machine that has other things to do as well.
+const PROMPT: Duration = Duration::from_millis(1500);
+
+/// Reading the files of a configuration may take its time, on a network share that hangs for ever. Meanwhile
+/// everything goes on: requests, health checks, and the admin listener, which the reload itself was asked of.
+#[tokio::test]
+async fn a_file_that_cannot_be_read_to_its_end_holds_up_the_reload_alone() {
+    let echo = Echo::start(local()).await.expect("upstream");
+    let config = CHECKED.replace("ECHO", &echo.url());
+    let gateway = GatewayProcess::start(&config).await;
+    let file = gateway.file();
+    let folder = file.parent().expect("a folder").to_owned();
+    let (pipe, ca) = (folder.join("pipe"), folder.join("ca.pem"));
+    let made = shell(&format!("mkfifo '{}'", pipe.display())).await;
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    symlink(&pipe, &ca).expect("a link");
+    let mut link = Link::connect(gateway.address).await;
+    let mut admin = Link::connect(gateway.admin).await;
+    assert_eq!(link.get("/public/").await.status, 200);
+
+    let more = format!(
+        "\n[upstream.secure]\nservers = [\"https://{}\"]\ntls.ca_file = {ca:?}\n",
+        nobody()
+    );
+    let changed = config.replace("auth = \"none\"", "auth = \"none\"\ntimeout = \"9s\"");
+    std::fs::write(&file, changed + &more).expect("written");
+    let post = request(gateway.admin, "POST", "/-/reload");
+    let reload = tokio::spawn(async move { post.send().await });
+    // Nobody can write into a pipe before somebody reads it.
+    let (opened, open) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || opened.send(std::fs::File::create(pipe)));
+    let hanging = within("the gateway reads it", open)
+        .await
+        .expect("no panic");
+
+    let checks = echo.requests();
+    let took = slowest(&mut link, "/public/", 50).await;
+    assert!(took < PROMPT, "requests: {took:?}");
+    let took = slowest(&mut admin, "/livez", 10).await;
+    assert!(took < PROMPT, "the admin listener: {took:?}");
+    eventually("checks", async || echo.requests() > checks + 50 + 5).await;
+    assert!(!reload.is_finished(), "it was going on all the time");
+
+    // Whoever reads it next finds a file.
+    Authority::new().write(&folder, "new.pem");
+    let text = std::fs::read(folder.join("new.pem")).expect("a certificate");
+    std::fs::rename(folder.join("new.pem"), &ca).expect("swapped");
+    hanging.expect("opened").write_all(&text).expect("written");
+    let reply = within("the reload", reload).await.expect("no panic");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(
+        link.get("/public/").await.status,
+        200,
+        "the same connection"
+    );
+}
+
+/// A Redis that takes connections and says nothing costs who counts there a moment, and no reload anything. How long
+/// the moment is, is in `traffic::shared_limits`.
+#[tokio::test]
+async fn a_redis_that_never_answers_holds_up_neither_a_reload_nor_requests() {
+    let echo = Echo::start(local()).await.expect("upstream");
+    let config = CHECKED.replace("ECHO", &echo.url());
+    let gateway = GatewayProcess::start(&config).await;
+    let silent = || RawUpstream::start(async |mut raw| drop(raw.rest().await));
+    let (one, other) = (silent().await, silent().await);
+    let mut link = Link::connect(gateway.address).await;
+    let mut limited = Link::connect(gateway.address).await;
+    assert_eq!(link.get("/public/").await.status, 200);
+    let counted = config.replace("[[route]]", "[[route]]\nname = \"limited\"\npath = \"/limited/*\"\nupstream = \"echo\"\nauth = \"none\"\nrate_limit = { rate = \"1000/s\", burst = 1000 }\n\n[[route]]");
+    for (redis, number) in [(&one, 1), (&other, 2), (&one, 3)] {
+        let url = redis.url().replace("http:", "redis:");
+        let store = format!("\n[store]\nurl = \"{url}\"\ntimeout = \"200ms\"\n");
+        std::fs::write(gateway.file(), counted.clone() + &store).expect("written");
+        let before = redis.connections();
+        let reload = async {
+            let started = Instant::now();
+            let reply = request(gateway.admin, "POST", "/-/reload").send().await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            started.elapsed()
+        };
+        let (reloaded, took) = tokio::join!(reload, slowest(&mut link, "/public/", 100));
+        assert!(reloaded < PROMPT, "{number}: the reload took {reloaded:?}");
+        assert!(took < PROMPT, "{number}: a request took {took:?}");
+        eventually("it connects", async || redis.connections() > before).await;
+        let took = slowest(&mut limited, "/limited/", 20).await;
+        assert!(took < PROMPT, "{number}: a counted request took {took:?}");
+        let took = slowest(&mut link, "/public/", 20).await;
+        assert!(took < PROMPT, "{number}: another one took {took:?}");
+    }
 }
 
 #[tokio::test]

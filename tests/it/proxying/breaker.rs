@@ -1,6 +1,6 @@
 //! What is more than a server can take waits, and what is more than may wait is told so at once.
 
-use super::gateway;
+use super::{gateway, open_config};
 use crate::harness::{Gateway, Raw, RawUpstream, assert_refused, eventually, request, within};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,4 +124,40 @@ async fn places_are_freed_however_a_request_ends() {
     allowed.add_permits(100);
     let reply = request(gateway.address, "GET", "/api/").send().await;
     assert_eq!(reply.status, 200);
+}
+
+/// Who is in flight and who waits counts on behind a reload, at the same places.
+#[tokio::test]
+async fn a_reload_makes_no_room() {
+    let (upstream, allowed) = patient().await;
+    let limits = "max_connections = 2\nmax_pending = 2\nconnect_timeout = \"20s\"";
+    let gateway = gateway(&upstream.url(), &[("[upstream.api]", limits)]).await;
+    let get = request(gateway.address, "GET", "/api/");
+    let mut served = Vec::new();
+    for number in 1..=4 {
+        let get = get.clone();
+        served.push(tokio::spawn(async move { get.send().await.status }));
+        in_flight(&gateway, f64::from(number)).await;
+    }
+    for lines in [
+        limits.to_owned(),
+        format!("{limits}\nresponse_timeout = \"19s\""),
+    ] {
+        let route = ("[[route]]", "timeout = \"19s\"");
+        let changed = open_config(&upstream.url(), &[("[upstream.api]", &lines), route]);
+        std::fs::write(gateway.file(), changed).expect("written");
+        assert_eq!(gateway.admin("POST", "/-/reload").await.status, 200);
+        let started = Instant::now();
+        let reply = get.send().await;
+        assert_refused(&gateway, &reply, 503, "overloaded", "api").await;
+        assert!(started.elapsed() < Duration::from_secs(2), "at once");
+    }
+    assert_eq!(upstream.connections(), 2);
+    allowed.add_permits(4);
+    for one in served {
+        assert_eq!(within("a reply", one).await.expect("no panic"), 200);
+    }
+    assert_eq!(upstream.connections(), 2);
+    allowed.add_permits(1);
+    assert_eq!(get.send().await.status, 200, "as if nothing had been");
 }

@@ -1,6 +1,6 @@
 //! Requests that are sent once more: which, how often, and what the upstream sees of them.
 
-use super::gateway;
+use super::{gateway, open_config};
 use crate::harness::link::{Link, nothing};
 use crate::harness::{Gateway, Raw, RawUpstream, assert_refused, nobody, request, within};
 use http::Request;
@@ -139,6 +139,48 @@ async fn a_full_outage_gets_a_fifth_more_requests_and_no_more() {
     assert_eq!(script.seen().len(), 120);
     assert_eq!(retries(&gateway, "failure").await, 20.0);
     assert_eq!(retries(&gateway, "budget").await, 80.0);
+}
+
+/// What is used up before a reload is used up behind it; only another share is another budget.
+#[tokio::test]
+async fn a_reload_gives_no_retries_away() {
+    let script = Script::start(&[""]).await;
+    let gateway = gateway(&script.upstream.url(), &[]).await;
+    let get = request(gateway.address, "GET", "/api/");
+    for _ in 0..40 {
+        assert_eq!(get.send().await.status, 502);
+    }
+    assert_eq!(script.seen().len(), 48, "a fifth more");
+    // None of these is about the budget.
+    for (table, line) in [
+        ("[server]", "max_headers = 99"),
+        ("[[route]]", "timeout = \"9s\""),
+        (RETRY, "idle_timeout = \"9s\""),
+        (RETRY, "retry.attempts = 3"),
+        (RETRY, "retry.on = [\"reset\"]"),
+    ] {
+        let changed = open_config(&script.upstream.url(), &[(table, line)]);
+        std::fs::write(gateway.file(), changed).expect("written");
+        let reply = gateway.admin("POST", "/-/reload").await;
+        assert!(
+            !reply.json()["changes"]
+                .as_array()
+                .expect("changes")
+                .is_empty()
+        );
+        for _ in 0..4 {
+            assert_eq!(get.send().await.status, 502, "{line}");
+        }
+    }
+    assert_eq!(script.seen().len(), 72, "as if nobody had reloaded");
+    let changes = [(RETRY, "retry.budget = \"50%\"")];
+    let other = open_config(&script.upstream.url(), &changes);
+    std::fs::write(gateway.file(), other).expect("written");
+    assert_eq!(gateway.admin("POST", "/-/reload").await.status, 200);
+    for _ in 0..20 {
+        assert_eq!(get.send().await.status, 502);
+    }
+    assert_eq!(script.seen().len(), 72 + 30);
 }
 
 #[tokio::test]

@@ -129,6 +129,49 @@ async fn connections_are_kept_and_those_of_other_settings_are_not_used() {
     );
 }
 
+/// Every setting of TLS belongs to a connection: behind a change of one, the server is asked anew who it is, and
+/// told anew who we are, though it would be believed under either; and what is made then is kept.
+#[tokio::test]
+async fn a_connection_is_of_the_settings_that_it_was_made_under() {
+    let (ours, folder) = (Authority::new(), folder());
+    ours.write(folder.path(), "ca.pem");
+    let pem = std::fs::read_to_string(folder.path().join("ca.pem")).expect("a certificate");
+    Authority::new().write(folder.path(), "other.pem");
+    let other = std::fs::read_to_string(folder.path().join("other.pem")).expect("a certificate");
+    std::fs::write(folder.path().join("both.pem"), pem + &other).expect("written");
+    ours.issue(folder.path(), "one");
+    ours.issue(folder.path(), "another");
+    let own = |name: &str| {
+        format!("tls.cert_file = \"DIR/{name}.pem\"\ntls.key_file = \"DIR/{name}.key\"")
+    };
+    let ca = "tls.ca_file = \"DIR/ca.pem\"".to_owned();
+    let steps = [
+        ca.clone(),
+        "tls.ca_file = \"DIR/both.pem\"".to_owned(),
+        format!("{ca}\ntls.server_name = \"127.0.0.1\""),
+        format!("{ca}\n{}", own("one")),
+        format!("{ca}\n{}", own("another")),
+        ca.clone(),
+    ];
+    for (protocol, spoken) in [("http1", &b"http/1.1"[..]), ("http2", b"h2")] {
+        let upstream = TlsUpstream::start(&ours, "127.0.0.1", &[spoken], None).await;
+        let lines = |step: &str| format!("protocol = \"{protocol}\"\n{step}");
+        let gateway = gateway(&upstream, &folder, &lines(&steps[0])).await;
+        let get = request(gateway.address, "GET", "/api/");
+        for (number, step) in steps.iter().enumerate() {
+            let config = config_of(&upstream.url(), folder.path(), &lines(step));
+            std::fs::write(gateway.file(), config).expect("written");
+            assert_eq!(gateway.admin("POST", "/-/reload").await.status, 200);
+            for _ in 0..3 {
+                let reply = get.send().await;
+                assert_eq!(reply.status, 200, "{protocol} {step}: {}", reply.text());
+            }
+            assert_eq!(upstream.connections(), number + 1, "{protocol} {step}");
+        }
+        assert_eq!(upstream.resumed(), 0, "{protocol}: nor a session");
+    }
+}
+
 #[tokio::test]
 async fn http2_is_agreed_upon_or_refused() {
     let (ours, folder) = (Authority::new(), folder());
