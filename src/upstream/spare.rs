@@ -150,7 +150,8 @@ mod tests {
             assert_eq!(again.uri(), request.uri());
             assert_eq!(again.version(), request.version());
             assert_eq!(again.headers(), request.headers());
-            assert_eq!(again.extensions().get::<u8>(), Some(&5));
+            // What goes along with a head is put there at each attempt.
+            assert!(again.extensions().is_empty());
         }
     }
 
