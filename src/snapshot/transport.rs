@@ -78,20 +78,18 @@ fn before<'e>(name: &str, env: &'e Env) -> Option<&'e Upstream> {
 pub(super) fn breaker(
     name: &str,
     upstream: &config::Upstream,
-    env: &Env,
     mistakes: &mut Vec<Mistake>,
-) -> Arc<Breaker> {
+) -> Breaker {
     if upstream.max_connections == 0 {
         mistakes.push(Mistake::value(
             at!["upstream", name, "max_connections"],
             "a number of zero would refuse every request",
         ));
     }
-    let (connections, pending) = (upstream.max_connections, upstream.max_pending);
-    let known = before(name, env).map(|before| &before.breaker);
-    // Those who wait now count on.
-    let same = known.filter(|it| it.max_connections == connections && it.max_pending == pending);
-    same.map_or_else(|| Arc::new(Breaker::new(connections, pending)), Arc::clone)
+    Breaker {
+        max_connections: upstream.max_connections,
+        max_pending: upstream.max_pending,
+    }
 }
 
 /// When a request is sent again.

@@ -61,7 +61,7 @@ fn one(
     let tls = origins.iter().any(|origin| origin.tls);
     Upstream {
         transport: transport::transport(&name, upstream, tls, env, mistakes),
-        breaker: transport::breaker(&name, upstream, env, mistakes),
+        breaker: transport::breaker(&name, upstream, mistakes),
         retry: transport::retry(&name, upstream, env, mistakes),
         servers: Servers::new(
             origins,

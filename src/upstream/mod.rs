@@ -16,6 +16,7 @@ mod form_scan;
 mod health;
 mod http2;
 mod pool;
+mod queue;
 mod received;
 mod replay;
 mod resolve;
@@ -91,8 +92,8 @@ pub struct Upstream {
     pub duration: Histogram,
     /// How its servers are talked to.
     pub transport: Arc<Transport>,
-    /// How many requests they get at a time. A reload keeps it, and who waits, while the limits stay the same.
-    pub breaker: Arc<Breaker>,
+    /// How many requests they get at a time.
+    pub breaker: Breaker,
     /// When a request is sent again.
     pub retry: Retry,
 }

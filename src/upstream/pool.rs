@@ -39,8 +39,8 @@ struct Idle {
 /// response have both ended. Dropped, it carries nothing else and closes once both are over or given up.
 #[derive(Debug)]
 pub struct Connection {
-    pub(super) kind: Kind,
-    pub(super) in_flight: InFlight,
+    kind: Kind,
+    in_flight: InFlight,
 }
 
 #[derive(Debug)]
@@ -109,6 +109,10 @@ impl Key {
 // === impl Connection ===
 
 impl Connection {
+    pub(super) fn new(kind: Kind, in_flight: InFlight) -> Self {
+        Self { kind, in_flight }
+    }
+
     /// Keeps the connection for another request.
     pub fn reuse(self) {
         // The place at the server is free from here on, however this ends.

@@ -1,19 +1,21 @@
 //! A request on its way to one server of an upstream, or to another one if that fails.
 
-use super::attempt::{Attempted, Failed, Second, one};
-use super::pool::Dispatched;
+use super::attempt::{Answer, Failed, Second, one, place};
+use super::breaker::InFlight;
+use super::pool::{Connection, Dispatched};
 use super::retry::{self, Attempt, Fault};
 use super::{Report, SendError, Server, Upload, UploadState, Upstream};
 use crate::telemetry::exchange::Exchange;
 use http::Request;
 use http_body::Body as _;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What is known of a request besides itself.
 pub struct Call<'a> {
     /// Where it goes.
-    pub upstream: &'a Upstream,
+    pub upstream: &'a Arc<Upstream>,
     /// What keeps it with a server, if anything: [`Upstream::key`].
     pub key: Option<u64>,
     /// How its body fares.
@@ -27,7 +29,7 @@ pub struct Call<'a> {
 }
 
 /// How an attempt ended: with a response, with a failure of its own, or because its time was over.
-type Outcome = Result<Result<Dispatched, Failed>, SendError>;
+type Outcome = Result<Result<Answer, Failed>, SendError>;
 
 /// Sends a request to one of the upstream's servers, and once more as the rules of its retries allow.
 ///
@@ -48,53 +50,57 @@ pub async fn send(
     let (mut number, mut began, mut tried) = (1, call.sent, Vec::new());
     loop {
         (call.prepare)(&mut request);
-        let mut asked = None;
-        let attempt = Attempted {
-            asked: &mut asked,
-            tried: &tried,
-            began,
+        let place = match place(&call, &tried, began).await {
+            Ok(place) => place,
+            Err(error) => {
+                if number > 1 {
+                    retry.counts.failure.inc();
+                }
+                return Err(error);
+            }
         };
+        // Who was at the other end of kept connections may be gone for all of them.
+        let idle = tried.is_empty().then_some(began);
         let outcome = {
-            let mut attempt = pin!(one(&call, request, attempt));
-            call.in_time(began, attempt.as_mut()).await
+            let attempt = pin!(one(&call, request, &place, idle));
+            call.in_time(began, attempt).await
         };
-        if let Some(server) = asked {
-            call.report(&server, &outcome);
-        }
+        call.report(place.server(), &outcome);
         if number > 1 {
             call.count(&outcome);
         }
         let outcome = outcome?;
         if !call.again(number, &outcome, second.as_ref(), idempotent) {
-            return outcome.map_err(|failed| failed.error);
+            let answered = outcome.map_err(|failed| failed.error);
+            return answered.map(|(response, kind)| (response, Connection::new(kind, place)));
         }
-        let (server, left) = leave(outcome, call.upload);
+        tried.push(place.server().id);
+        let left = leave(outcome, place, call.upload);
         let next = left.or_else(|| second.as_ref().and_then(Second::again));
         let Some(next) = next else {
             return Err(SendError::Upload);
         };
         request = next;
-        tried.extend(server);
         number += 1;
         exchange.retried();
         began = Instant::now();
     }
 }
 
-/// Ends an attempt that another one follows: the server that was asked, and the request if nothing of it
-/// was sent.
+/// Ends an attempt that another one follows: the request, if nothing of it was sent.
 fn leave(
-    outcome: Result<Dispatched, Failed>,
+    outcome: Result<Answer, Failed>,
+    place: InFlight,
     upload: Option<&UploadState>,
-) -> (Option<u64>, Option<Request<Upload>>) {
+) -> Option<Request<Upload>> {
     match outcome {
-        Err(failed) => (failed.server, failed.unsent),
-        Ok((response, connection)) => {
-            let server = connection.in_flight.0.id;
+        Err(failed) => failed.unsent,
+        Ok((response, kind)) => {
+            let connection = Connection::new(kind, place);
             if response.body().is_end_stream() && upload.is_none_or(UploadState::done) {
                 connection.reuse();
             }
-            (Some(server), None)
+            None
         }
     }
 }
@@ -141,7 +147,7 @@ impl Call<'_> {
     fn again(
         &self,
         number: u32,
-        outcome: &Result<Dispatched, Failed>,
+        outcome: &Result<Answer, Failed>,
         second: Option<&Second>,
         idempotent: bool,
     ) -> bool {
@@ -177,7 +183,10 @@ impl Call<'_> {
     ///
     /// `response_timeout` counts from what the upstream last took of the request. While the next byte
     /// is the client's to send, the upstream is not to blame: `body_timeout` watches the client.
-    async fn in_time<T>(
+    ///
+    /// # Errors
+    /// [`SendError::Timeout`].
+    pub(super) async fn in_time<T>(
         &self,
         began: Instant,
         mut attempt: Pin<&mut impl Future<Output = T>>,
