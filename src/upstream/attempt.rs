@@ -124,23 +124,27 @@ async fn over_http1(
             None => None,
         };
         let reused = idle.is_some();
-        let mut sender = match idle {
-            Some(sender) => sender,
+        let mut connection = match idle {
+            Some(connection) => connection,
             None => {
                 let patience = upstream.connect_timeout;
                 let made = Box::pin(connect::http1(server, &upstream.transport, patience)).await;
                 match made {
-                    Ok(sender) => sender,
+                    Ok(connection) => connection,
                     Err(error) => {
                         return Err(Failed::before(error.into(), request));
                     }
                 }
             }
         };
-        let mut error = match sender.try_send_request(request).await {
+        let mut error = match connection.sender.try_send_request(request).await {
             Ok(response) => {
-                let keep = upstream.idle_timeout;
-                return Ok((response, Kind::Http1 { sender, key, keep }));
+                let kind = Kind::Http1 {
+                    connection,
+                    key,
+                    keep: upstream.idle_timeout,
+                };
+                return Ok((response, kind));
             }
             Err(error) => error,
         };
@@ -169,7 +173,7 @@ async fn over_http2(
     http2::shape(&mut request, server.tls);
     match sender.try_send_request(request).await {
         Ok(response) => {
-            let kind = Kind::Http2 { _stream: stream };
+            let kind = Kind::Http2 { stream };
             Ok((response, kind))
         }
         Err(mut error) => {

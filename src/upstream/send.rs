@@ -97,7 +97,9 @@ fn leave(
         Err(failed) => failed.unsent,
         Ok((response, kind)) => {
             let connection = Connection::new(kind, place);
-            if response.body().is_end_stream() && upload.is_none_or(UploadState::done) {
+            if !upload.is_none_or(UploadState::done) {
+                connection.cut();
+            } else if response.body().is_end_stream() {
                 connection.reuse();
             }
             None
