@@ -49,7 +49,7 @@ pub use ring::HashOn;
 pub use send::{Call, send};
 pub use server::{Report, Server};
 pub use servers::Servers;
-pub use tls::{ClientTls, Fingerprint, TlsContents, TlsError, TlsFiles};
+pub use tls::{ClientTls, Fingerprint, SystemRoots, TlsContents, TlsError, TlsFiles, system_roots};
 pub use transport::{Protocol, Transport};
 pub use upkeep::Upkeep;
 pub use upload::{Upload, UploadLimits};
