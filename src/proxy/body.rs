@@ -229,12 +229,29 @@ impl Carried {
         }
     }
 
-    /// Gives the connection back once the response has ended, unless the request has not.
+    /// Gives the connection back once the response has ended; if the request has not, when that is over.
     fn release(&mut self) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        match self.unfinished() {
+            None => connection.reuse(),
+            Some(upload) => connection.outlived_by(upload, self.deadline),
+        }
+    }
+
+    /// The upload, if it goes on.
+    fn unfinished(&self) -> Option<&Arc<UploadState>> {
+        self.upload.as_ref().filter(|upload| !upload.done())
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
         if let Some(connection) = self.connection.take()
-            && self.upload.as_ref().is_none_or(|upload| upload.done())
+            && let Some(upload) = self.unfinished()
         {
-            connection.reuse();
+            connection.give_up(upload);
         }
     }
 }

@@ -4,17 +4,18 @@ use super::compile::Env;
 use crate::at;
 use crate::config::{self, Mistake};
 use crate::upstream::{
-    Breaker, Protocol, Retry, RetryBudget, RetryCounts, RetryOn, TlsFiles, Transport, Upstream,
+    Breaker, Protocol, Retry, RetryBudget, RetryCounts, RetryOn, SystemRoots, TlsFiles, Transport,
+    Upstream,
 };
 use http::StatusCode;
 use std::sync::Arc;
 
 /// How the servers are talked to: as in the snapshot before, connections and TLS sessions included, if
-/// neither the settings nor the files have changed. `tls` says whether there are servers with `https://`.
+/// neither the settings nor the files have changed. `tls` is there if there are servers with `https://`.
 pub(super) fn transport(
     name: &str,
     upstream: &config::Upstream,
-    tls: bool,
+    tls: Option<&SystemRoots>,
     env: &Env,
     mistakes: &mut Vec<Mistake>,
 ) -> Arc<Transport> {
@@ -23,7 +24,7 @@ pub(super) fn transport(
         config::Protocol::Http2 => Protocol::Http2,
     };
     let table = &upstream.tls;
-    if !tls {
+    let Some(system) = tls else {
         if *table != config::UpstreamTls::default() && !upstream.servers.is_empty() {
             let mistake = Mistake::key(
                 at!["upstream", name, "tls"],
@@ -34,14 +35,14 @@ pub(super) fn transport(
         let known =
             known(name, env).filter(|known| known.protocol == protocol && known.tls.is_none());
         return known.unwrap_or_else(|| Arc::new(Transport::new(protocol, None)));
-    }
+    };
     let files = TlsFiles {
         ca: table.ca_file.as_deref(),
         certificate: table.cert_file.as_deref(),
         key: table.key_file.as_deref(),
         server_name: table.server_name.as_deref(),
     }
-    .read();
+    .read(system);
     let fingerprint = files.fingerprint(protocol);
     let same = known(name, env).filter(|known| {
         let tls = known.tls.as_ref();
@@ -78,20 +79,18 @@ fn before<'e>(name: &str, env: &'e Env) -> Option<&'e Upstream> {
 pub(super) fn breaker(
     name: &str,
     upstream: &config::Upstream,
-    env: &Env,
     mistakes: &mut Vec<Mistake>,
-) -> Arc<Breaker> {
+) -> Breaker {
     if upstream.max_connections == 0 {
         mistakes.push(Mistake::value(
             at!["upstream", name, "max_connections"],
             "a number of zero would refuse every request",
         ));
     }
-    let (connections, pending) = (upstream.max_connections, upstream.max_pending);
-    let known = before(name, env).map(|before| &before.breaker);
-    // Those who wait now count on.
-    let same = known.filter(|it| it.max_connections == connections && it.max_pending == pending);
-    same.map_or_else(|| Arc::new(Breaker::new(connections, pending)), Arc::clone)
+    Breaker {
+        max_connections: upstream.max_connections,
+        max_pending: upstream.max_pending,
+    }
 }
 
 /// When a request is sent again.

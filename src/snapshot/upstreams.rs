@@ -4,7 +4,9 @@ use super::{compile::Env, transport};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::headers;
-use crate::upstream::{Balance, EjectRules, Group, HashOn, HealthRules, Origin, Servers, Upstream};
+use crate::upstream::{
+    self, Balance, EjectRules, Group, HashOn, HealthRules, Origin, Servers, SystemRoots, Upstream,
+};
 use http::Uri;
 use std::sync::Arc;
 
@@ -15,16 +17,18 @@ const MAX_WEIGHT: usize = 1000;
 const MAX_WEIGHT_ON_RING: usize = 100;
 
 pub(super) fn build(config: &Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Vec<Arc<Upstream>> {
+    let roots = upstream::system_roots();
     config
         .upstream
         .iter()
-        .map(|(name, upstream)| Arc::new(one(name, upstream, env, mistakes)))
+        .map(|(name, upstream)| Arc::new(one(name, upstream, &roots, env, mistakes)))
         .collect()
 }
 
 fn one(
     name: &str,
     upstream: &config::Upstream,
+    roots: &SystemRoots,
     env: &Env,
     mistakes: &mut Vec<Mistake>,
 ) -> Upstream {
@@ -58,10 +62,10 @@ fn one(
             env.metrics.upstream_server_healthy.clone(),
         )
     };
-    let tls = origins.iter().any(|origin| origin.tls);
+    let tls = origins.iter().any(|origin| origin.tls).then_some(roots);
     Upstream {
         transport: transport::transport(&name, upstream, tls, env, mistakes),
-        breaker: transport::breaker(&name, upstream, env, mistakes),
+        breaker: transport::breaker(&name, upstream, mistakes),
         retry: transport::retry(&name, upstream, env, mistakes),
         servers: Servers::new(
             origins,

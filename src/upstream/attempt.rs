@@ -2,14 +2,18 @@
 
 use super::breaker::InFlight;
 use super::error::Http2Fault;
-use super::pool::{Connection, Dispatched, Key, Kind, take};
+use super::pool::{Key, Kind, take};
 use super::replay::Replay;
 use super::retry::{self, Fault};
 use super::spare::Spare;
 use super::transport::Protocol;
-use super::{Call, NoServer, SendError, Server, Upload, UploadState, Upstream, connect, http2};
+use super::{
+    Call, NoServer, SendError, Server, Upload, UploadState, Upstream, balance, connect, http2,
+};
 use http::header::UPGRADE;
-use http::{Method, Request};
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,44 +23,28 @@ pub(super) struct Second {
     replay: Replay,
 }
 
-/// Where an attempt stands.
-pub(super) struct Attempted<'a> {
-    /// The server that it asks, once it has a place there.
-    pub asked: &'a mut Option<Arc<Server>>,
-    /// Those that were asked before.
-    pub tried: &'a [u64],
-    /// When it began.
-    pub began: Instant,
-}
+/// The head of a response, and what its body comes by.
+pub(super) type Answer = (Response<Incoming>, Kind);
 
-/// Why an attempt brought nothing, and what is left of its request.
+/// Why an attempt brought nothing.
 pub(super) struct Failed {
     pub error: SendError,
-    /// The server that was asked, if it came to that.
-    pub server: Option<u64>,
     /// Whether the server says that it has not worked on it.
     pub unprocessed: bool,
 }
 
-/// One attempt, at one server. The request is still there if nothing of it was sent.
+/// One attempt, at the server of this place. `idle` connections are tried first that work at this time.
+/// The request is still there if nothing of it was sent.
 pub(super) async fn one(
     call: &Call<'_>,
     request: &mut Option<Request<Upload>>,
-    attempt: Attempted<'_>,
-) -> Result<Dispatched, Failed> {
-    let (upstream, now) = (call.upstream, attempt.began);
-    let place = match place(call, attempt.tried).await {
-        Ok(place) => place,
-        Err(error) => return Err(Failed::new(error, None)),
-    };
-    let server = &*attempt.asked.insert(Arc::clone(&place.0));
+    place: &InFlight,
+    idle: Option<Instant>,
+) -> Result<Answer, Failed> {
+    let (upstream, server) = (call.upstream, place.server());
     let sent = match upstream.transport.protocol {
-        Protocol::Http1 => {
-            // Who was at the other end of kept connections may be gone for all of them.
-            let reuse = attempt.tried.is_empty().then_some(now);
-            over_http1(upstream, server, place, request, reuse).await
-        }
-        Protocol::Http2 => Box::pin(over_http2(upstream, server, place, request)).await,
+        Protocol::Http1 => over_http1(upstream, server, request, idle).await,
+        Protocol::Http2 => Box::pin(over_http2(upstream, server, request)).await,
     };
     // A stream that we reset and one that the server resets look the same.
     let broken_off = call.upload.and_then(UploadState::fault).is_some();
@@ -69,40 +57,65 @@ pub(super) async fn one(
     })
 }
 
-/// A place at a server: at the one that is chosen, else at any that has one, else waited for.
-async fn place(call: &Call<'_>, tried: &[u64]) -> Result<InFlight, SendError> {
+/// A place at a server: at the one that is chosen, else at any that has one, else the first that becomes free. Those
+/// of `tried` are the last resort.
+///
+/// # Errors
+/// [`SendError::NoServer`], [`SendError::Overloaded`], or [`SendError::Timeout`] if the attempt that `began` then has
+/// no time left.
+pub(super) async fn place(
+    call: &Call<'_>,
+    tried: &[u64],
+    began: Instant,
+) -> Result<InFlight, SendError> {
     let upstream = call.upstream;
-    let choose = |avoid: &[u64]| upstream.choose(call.key, avoid);
-    let chosen = choose(tried).map_err(|NoServer| SendError::NoServer)?;
+    let chosen = upstream.choose(call.key, tried);
+    let chosen = chosen.map_err(|NoServer| SendError::NoServer)?;
     if tried.contains(&chosen.id) {
         let times = u32::try_from(tried.len()).unwrap_or(u32::MAX);
-        pingora_timeout::sleep(retry::pause(times)).await;
+        let pause = pin!(pingora_timeout::sleep(retry::pause(times)));
+        call.in_time(began, pause).await?;
     }
-    if let Some(place) = upstream.breaker.try_enter(&chosen) {
+    let full = match upstream.breaker.try_enter(chosen) {
+        Ok(place) => return Ok(place),
+        Err(full) => full,
+    };
+    // Who waits already has a right to whatever else is free.
+    if full.queue.is_empty()
+        && let Some(place) = elsewhere(call, tried, full.id)
+    {
         return Ok(place);
     }
-    let mut full = tried.to_vec();
-    full.push(chosen.id);
-    while let Ok(other) = choose(&full)
+    let (wishes, avoid) = (Arc::clone(upstream), Box::<[u64]>::from(tried));
+    let wish = move |server: &Server| balance::is_choice(&wishes.servers.now(), server, &avoid);
+    let servers = upstream.servers.list();
+    let (limits, patience) = (upstream.breaker, upstream.connect_timeout);
+    let mut wait = Box::pin(full.queue.enter(limits, &servers, Box::new(wish), patience));
+    call.in_time(began, wait.as_mut()).await?
+}
+
+/// A place at any server that could have been chosen as well; `full` has none.
+fn elsewhere(call: &Call<'_>, tried: &[u64], full: u64) -> Option<InFlight> {
+    let upstream = call.upstream;
+    let mut full = [tried, &[full]].concat();
+    while let Ok(other) = upstream.choose(call.key, &full)
         && !full.contains(&other.id)
     {
-        if let Some(place) = upstream.breaker.try_enter(&other) {
-            return Ok(place);
+        match upstream.breaker.try_enter(other) {
+            Ok(place) => return Some(place),
+            Err(other) => full.push(other.id),
         }
-        full.push(other.id);
     }
-    let wait = upstream.breaker.enter(&chosen, upstream.connect_timeout);
-    Box::pin(wait).await
+    None
 }
 
 /// Sends a request by an idle connection that still works at the time `reuse`, if there is one, else by a new one.
 async fn over_http1(
     upstream: &Upstream,
     server: &Arc<Server>,
-    place: InFlight,
     request: &mut Option<Request<Upload>>,
     reuse: Option<Instant>,
-) -> Result<Dispatched, Failed> {
+) -> Result<Answer, Failed> {
     let key = Key::of(server, &upstream.transport);
     loop {
         let idle = match reuse {
@@ -110,39 +123,33 @@ async fn over_http1(
             None => None,
         };
         let reused = idle.is_some();
-        let mut sender = match idle {
-            Some(sender) => sender,
+        let mut connection = match idle {
+            Some(connection) => connection,
             None => {
                 let patience = upstream.connect_timeout;
                 let made = Box::pin(connect::http1(server, &upstream.transport, patience)).await;
                 match made {
-                    Ok(sender) => sender,
-                    Err(error) => return Err(Failed::new(error.into(), Some(server.id))),
+                    Ok(connection) => connection,
+                    Err(error) => return Err(Failed::new(error.into())),
                 }
             }
         };
-        let Some(sent) = request.take() else {
-            return Err(Failed::new(SendError::Upload, Some(server.id)));
-        };
-        let mut error = match sender.try_send_request(sent).await {
+        let sent = request.take().ok_or(Failed::new(SendError::Upload))?;
+        let mut error = match connection.sender.try_send_request(sent).await {
             Ok(response) => {
-                let keep = upstream.idle_timeout;
-                let kind = Kind::Http1 { sender, key, keep };
-                return Ok((
-                    response,
-                    Connection {
-                        kind,
-                        in_flight: place,
-                    },
-                ));
+                let kind = Kind::Http1 {
+                    connection,
+                    key,
+                    keep: upstream.idle_timeout,
+                };
+                return Ok((response, kind));
             }
             Err(error) => error,
         };
         *request = error.take_message();
         // One that was closed while it was idle, as servers do, is replaced.
         if !reused || request.is_none() {
-            let error = SendError::of(error.into_error());
-            return Err(Failed::new(error, Some(server.id)));
+            return Err(Failed::new(SendError::of(error.into_error())));
         }
     }
 }
@@ -150,36 +157,27 @@ async fn over_http1(
 async fn over_http2(
     upstream: &Upstream,
     server: &Arc<Server>,
-    place: InFlight,
     request: &mut Option<Request<Upload>>,
-) -> Result<Dispatched, Failed> {
+) -> Result<Answer, Failed> {
     let (patience, keep) = (upstream.connect_timeout, upstream.idle_timeout);
     let found = http2::acquire(server, &upstream.transport, patience, keep).await;
     let (mut sender, stream) = match found {
         Ok(found) => found,
-        Err(error) => return Err(Failed::new(error, Some(server.id))),
+        Err(error) => return Err(Failed::new(error)),
     };
-    let Some(mut sent) = request.take() else {
-        return Err(Failed::new(SendError::Upload, Some(server.id)));
-    };
+    let mut sent = request.take().ok_or(Failed::new(SendError::Upload))?;
     http2::shape(&mut sent, server.tls);
     match sender.try_send_request(sent).await {
         Ok(response) => {
-            let kind = Kind::Http2 { _stream: stream };
-            Ok((
-                response,
-                Connection {
-                    kind,
-                    in_flight: place,
-                },
-            ))
+            let kind = Kind::Http2 { stream };
+            Ok((response, kind))
         }
         Err(mut error) => {
             *request = error.take_message();
             let error = error.into_error();
             Err(Failed {
                 unprocessed: Http2Fault::of(&error) == Some(Http2Fault::Unprocessed),
-                ..Failed::new(SendError::of(error), Some(server.id))
+                ..Failed::new(SendError::of(error))
             })
         }
     }
@@ -220,10 +218,9 @@ impl Second {
 // === impl Failed ===
 
 impl Failed {
-    fn new(error: SendError, server: Option<u64>) -> Self {
+    fn new(error: SendError) -> Self {
         Self {
             error,
-            server,
             unprocessed: false,
         }
     }

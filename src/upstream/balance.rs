@@ -62,6 +62,33 @@ thread_local! {
     static TURNS: RefCell<HashMap<u64, Turns>> = RefCell::default();
 }
 
+/// Whether `server` could be chosen for a request that was tried at `avoid`: it is one of the set, and none of them
+/// would be better.
+pub(super) fn is_choice(set: &Set, server: &Server, avoid: &[u64]) -> bool {
+    let rank = |server: &Server| LEVELS.iter().position(|level| level.holds(server, avoid));
+    let best = set
+        .members
+        .iter()
+        .filter_map(|member| rank(&member.server))
+        .min();
+    let listed = set.members.iter().any(|one| one.server.id == server.id);
+    listed && best.is_some() && rank(server) == best
+}
+
+// === impl Open ===
+
+impl Open {
+    fn holds(self, server: &Server, avoid: &[u64]) -> bool {
+        let fresh = || !avoid.contains(&server.id);
+        match self {
+            Self::Fresh => server.is_in() && fresh(),
+            Self::In => server.is_in(),
+            Self::FreshAndWell => server.is_well() && fresh(),
+            Self::Well => server.is_well(),
+        }
+    }
+}
+
 // === impl Choice ===
 
 impl<'a> Choice<'a> {
@@ -85,14 +112,7 @@ impl<'a> Choice<'a> {
     }
 
     fn is_open(&self, member: &Member, level: Open) -> bool {
-        let server = &member.server;
-        let fresh = || !self.avoid.contains(&server.id);
-        match level {
-            Open::Fresh => server.is_in() && fresh(),
-            Open::In => server.is_in(),
-            Open::FreshAndWell => server.is_well() && fresh(),
-            Open::Well => server.is_well(),
-        }
+        level.holds(&member.server, self.avoid)
     }
 
     /// The share of a member, in hundredths of weight: less than whole while it warms up.

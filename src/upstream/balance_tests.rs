@@ -9,7 +9,6 @@ use http::{HeaderName, StatusCode};
 use prometheus::{IntGaugeVec, Opts};
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Servers 10.0.0.1, 10.0.0.2 … with these weights.
 struct Lab {
@@ -106,8 +105,7 @@ impl Lab {
 
 /// A request at this server.
 fn at(server: &Arc<Server>) -> InFlight {
-    server.in_flight.fetch_add(1, Relaxed);
-    InFlight(Arc::clone(server))
+    InFlight::below(usize::MAX, server).expect("a place")
 }
 
 #[track_caller]
@@ -504,4 +502,94 @@ fn health_and_ejection_combine() {
         text.contains("10.0.0.2") && !text.contains("10.0.0.1"),
         "{text}"
     );
+}
+
+/// Where one who waits may get a place: where it could be sent if it came now.
+#[test]
+fn who_may_be_waited_for() {
+    let lab = Lab::new(Balance::LeastRequests, &[1, 1, 1]);
+    lab.eject(EjectRules {
+        max_ejected: 1.0,
+        ..RULES
+    });
+    let ids: Vec<u64> = lab.servers().iter().map(|server| server.id).collect();
+    let choices = |avoid: &[usize]| -> Vec<usize> {
+        let avoid: Vec<u64> = avoid.iter().map(|index| ids[*index]).collect();
+        let is_choice = |index: &usize| is_choice(&lab.set, lab.server(*index), &avoid);
+        let choices: Vec<usize> = (0..3).filter(is_choice).collect();
+        for _ in 0..100 {
+            let chosen = lab.choose(None, &avoid);
+            assert!(chosen.is_none_or(|chosen| choices.contains(&chosen)));
+        }
+        choices
+    };
+    assert_eq!(choices(&[]), [0, 1, 2]);
+    assert_eq!(choices(&[1]), [0, 2], "away from where it was tried");
+    assert_eq!(choices(&[0, 1, 2]), [0, 1, 2], "there is no other place");
+    lab.group.eject(ids[0], 1);
+    assert_eq!(choices(&[]), [1, 2]);
+    assert_eq!(choices(&[1, 2]), [1, 2]);
+    lab.server(1).set_well(false);
+    assert_eq!(choices(&[]), [2]);
+    lab.group.eject(ids[2], 1);
+    assert_eq!(choices(&[]), [0, 2], "all are out: who is well");
+    assert_eq!(choices(&[2]), [0]);
+    let stranger = Lab::new(Balance::LeastRequests, &[1]);
+    assert!(!is_choice(&lab.set, stranger.server(0), &[]));
+    for server in lab.servers() {
+        server.set_well(false);
+    }
+    assert_eq!(choices(&[]), [0; 0]);
+}
+
+/// Who waits gets a place at a server that comes back, without anybody leaving one.
+#[tokio::test]
+async fn who_comes_back_is_offered_to_those_who_wait() {
+    use crate::upstream::Breaker;
+    use futures_util::FutureExt as _;
+    let limits = Breaker {
+        max_connections: 1,
+        max_pending: 9,
+    };
+    for way_back in [0, 1, 2, 3] {
+        let lab = Lab::new(Balance::LeastRequests, &[1, 1]);
+        lab.eject(RULES);
+        let (servers, out) = (lab.servers(), lab.server(1));
+        match way_back {
+            0 => lab.group.eject(out.id, 1),
+            _ => lab.group.set_well(out, false, 1),
+        }
+        let _busy = at(lab.server(0));
+        let set = Arc::new(Lab::set(
+            &lab.group,
+            vec![origin(1, 1), origin(2, 1)],
+            Some(&lab.set),
+            &lab.balance,
+        ));
+        let wish = {
+            let set = Arc::clone(&set);
+            Box::new(move |server: &Server| is_choice(&set, server, &[]))
+        };
+        let patience = Duration::from_secs(20);
+        let queue = &lab.group.queue;
+        let mut entering = Box::pin(queue.enter(limits, &servers, wish, patience));
+        assert!(entering.as_mut().now_or_never().is_none());
+        match way_back {
+            0 => drop(lab.group.release(u64::MAX)),
+            1 => lab.group.set_well(out, true, 2),
+            2 => {
+                // It is found to be well by nobody who says so, but there are new servers, or new rules.
+                out.set_well(true);
+                lab.group.adopt(2, None, &servers, 2);
+            }
+            _ => {
+                // The busy one is taken out: the other one, though unwell, is no better.
+                lab.group.eject(lab.server(0).id, 2);
+                assert!(entering.as_mut().now_or_never().is_none());
+                continue;
+            }
+        }
+        let place = entering.as_mut().now_or_never().expect("no wait");
+        assert_eq!(place.expect("a place").server().id, out.id);
+    }
 }

@@ -14,6 +14,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -28,12 +29,21 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(15))
     .with_retries(4);
 
+/// An HTTP/1.1 connection.
+#[derive(Debug)]
+pub(super) struct Http1 {
+    /// What takes its requests.
+    pub sender: SendRequest<Upload>,
+    /// The task that reads and writes. It ends by itself when all is over, and can be ended before.
+    pub driver: AbortHandle,
+}
+
 /// Opens an HTTP/1.1 connection within `patience`, TLS included.
 pub(super) async fn http1(
     server: &Server,
     transport: &Transport,
     patience: Duration,
-) -> Result<SendRequest<Upload>, ConnectError> {
+) -> Result<Http1, ConnectError> {
     let opening = async {
         let stream = tcp(server).await?;
         match server.tls {
@@ -108,7 +118,7 @@ fn is_about_alpn(error: &io::Error) -> bool {
     cause == Some(&alert)
 }
 
-async fn begin_http1<T>(io: T) -> Result<SendRequest<Upload>, ConnectError>
+async fn begin_http1<T>(io: T) -> Result<Http1, ConnectError>
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     TokioIo<T>: Read + Write,
@@ -120,6 +130,9 @@ where
         .map_err(|error| ConnectError::Http(Arc::new(error)))?;
     // How a connection ends is told to whoever waits for a response on it.
     let connection = connection.with_upgrades();
-    tokio::spawn(async move { drop(connection.await) });
-    Ok(sender)
+    let driver = tokio::spawn(async move { drop(connection.await) });
+    Ok(Http1 {
+        sender,
+        driver: driver.abort_handle(),
+    })
 }

@@ -2,6 +2,7 @@
 //!
 //! All of this is rare, so it is behind a lock. Requests only read the outcome, from the server itself.
 
+use super::queue::Queue;
 use super::server::{Server, whole_millis};
 use prometheus::IntGaugeVec;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,8 @@ pub struct Group {
     upstream: Arc<str>,
     /// `upstream_server_healthy`
     gauge: IntGaugeVec,
+    /// Who waits for a place at one of the servers.
+    pub(super) queue: Arc<Queue>,
     state: Mutex<State>,
     /// Wakes who lets servers in again.
     ejected: Notify,
@@ -85,6 +88,7 @@ impl Group {
             id: NEXT.fetch_add(1, Relaxed),
             upstream,
             gauge,
+            queue: Arc::default(),
             state: Mutex::default(),
             ejected: Notify::new(),
         })
@@ -134,6 +138,20 @@ impl Group {
         }
         // There may be servers of before that are out.
         self.ejected.notify_one();
+        self.offer(state);
+    }
+
+    /// Others may get requests now than did before: so those who wait may have a place that nobody could take.
+    fn offer(&self, state: MutexGuard<'_, State>) {
+        if self.queue.is_empty() {
+            return;
+        }
+        let seats = state.seats.iter();
+        let servers: Vec<_> = seats.map(|seat| Arc::clone(&seat.server)).collect();
+        drop(state);
+        for server in &servers {
+            self.queue.hand_out(server);
+        }
     }
 
     /// A server has failed too often.
@@ -156,6 +174,7 @@ impl Group {
         tracing::warn!(upstream = %self.upstream, server = %seat.server.label, milliseconds = term, times = seat.times, "failed too often, gets no requests for a while");
         self.show(&seat.server);
         self.ejected.notify_one();
+        self.offer(state);
     }
 
     /// Lets in again whose time is over. Returns when the next one's will be.
@@ -174,6 +193,7 @@ impl Group {
                 next = Some(next.map_or(seat.until, |next: u64| next.min(seat.until)));
             }
         }
+        self.offer(state);
         next
     }
 
@@ -201,6 +221,7 @@ impl Group {
             }
         }
         self.show(server);
+        self.offer(state);
     }
 
     fn show(&self, server: &Server) {

@@ -16,6 +16,7 @@ mod form_scan;
 mod health;
 mod http2;
 mod pool;
+mod queue;
 mod received;
 mod replay;
 mod resolve;
@@ -48,7 +49,7 @@ pub use ring::HashOn;
 pub use send::{Call, send};
 pub use server::{Report, Server};
 pub use servers::Servers;
-pub use tls::{ClientTls, Fingerprint, TlsContents, TlsError, TlsFiles};
+pub use tls::{ClientTls, Fingerprint, SystemRoots, TlsContents, TlsError, TlsFiles, system_roots};
 pub use transport::{Protocol, Transport};
 pub use upkeep::Upkeep;
 pub use upload::{Upload, UploadLimits};
@@ -91,8 +92,8 @@ pub struct Upstream {
     pub duration: Histogram,
     /// How its servers are talked to.
     pub transport: Arc<Transport>,
-    /// How many requests they get at a time. A reload keeps it, and who waits, while the limits stay the same.
-    pub breaker: Arc<Breaker>,
+    /// How many requests they get at a time.
+    pub breaker: Breaker,
     /// When a request is sent again.
     pub retry: Retry,
 }

@@ -4,8 +4,10 @@
 //! driven by the thread that uses it.
 
 use super::breaker::InFlight;
+use super::connect::Http1;
 use super::transport::Transport;
-use super::{Server, Upload, http2};
+use super::upload_state::Way;
+use super::{Server, Upload, UploadState, http2};
 use http::Response;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -13,6 +15,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -35,7 +38,7 @@ pub(super) struct Key {
 struct Numbers(u64);
 
 struct Idle {
-    sender: SendRequest<Upload>,
+    connection: Http1,
     since: Instant,
     keep: Duration,
 }
@@ -44,19 +47,19 @@ struct Idle {
 /// response have both ended. Dropped, it carries nothing else and closes once both are over or given up.
 #[derive(Debug)]
 pub struct Connection {
-    pub(super) kind: Kind,
-    pub(super) in_flight: InFlight,
+    kind: Kind,
+    in_flight: InFlight,
 }
 
 #[derive(Debug)]
 pub(super) enum Kind {
     Http1 {
-        sender: SendRequest<Upload>,
+        connection: Http1,
         key: Key,
         keep: Duration,
     },
     Http2 {
-        _stream: http2::Stream,
+        stream: http2::Stream,
     },
 }
 
@@ -64,13 +67,14 @@ pub(super) enum Kind {
 pub type Dispatched = (Response<Incoming>, Connection);
 
 /// The most recently used idle connection that still works.
-pub(super) async fn take(key: Key, now: Instant) -> Option<SendRequest<Upload>> {
+pub(super) async fn take(key: Key, now: Instant) -> Option<Http1> {
     loop {
         let idle = IDLE.with_borrow_mut(|pools| pools.get_mut(&key)?.pop())?;
-        let mut sender = idle.sender;
+        let mut connection = idle.connection;
+        let sender = &mut connection.sender;
         let fresh = now.saturating_duration_since(idle.since) < idle.keep;
-        if fresh && !sender.is_closed() && becomes_ready(&mut sender).await {
-            return Some(sender);
+        if fresh && !sender.is_closed() && becomes_ready(sender).await {
+            return Some(connection);
         }
     }
 }
@@ -93,7 +97,9 @@ async fn becomes_ready(sender: &mut SendRequest<Upload>) -> bool {
 pub fn sweep_idle() {
     IDLE.with_borrow_mut(|pools| {
         pools.retain(|_, pool| {
-            pool.retain(|idle| idle.since.elapsed() < idle.keep && !idle.sender.is_closed());
+            pool.retain(|idle| {
+                idle.since.elapsed() < idle.keep && !idle.connection.sender.is_closed()
+            });
             !pool.is_empty()
         });
     });
@@ -133,6 +139,10 @@ impl Key {
 // === impl Connection ===
 
 impl Connection {
+    pub(super) fn new(kind: Kind, in_flight: InFlight) -> Self {
+        Self { kind, in_flight }
+    }
+
     /// Keeps the connection for another request.
     pub fn reuse(self) {
         // The place at the server is free from here on, however this ends.
@@ -140,16 +150,21 @@ impl Connection {
             kind,
             in_flight: _place,
         } = self;
-        let Kind::Http1 { sender, key, keep } = kind else {
+        let Kind::Http1 {
+            connection,
+            key,
+            keep,
+        } = kind
+        else {
             // It is in use all the time.
             return;
         };
-        if sender.is_closed() {
+        if connection.sender.is_closed() {
             return;
         }
         let since = Instant::now();
         let idle = Idle {
-            sender,
+            connection,
             since,
             keep,
         };
@@ -161,5 +176,29 @@ impl Connection {
                 pool.push(idle);
             }
         });
+    }
+
+    /// The response has ended and its request has not: an upload keeps its place until it is over, or is given up at
+    /// the `deadline` or when nothing moves for its patience. The connection carries nothing else.
+    pub fn outlived_by(self, upload: &Arc<UploadState>, deadline: Option<Instant>) {
+        let way = match self.kind {
+            Kind::Http1 { connection, .. } => Way::Connection(connection.driver),
+            Kind::Http2 { stream } => Way::Stream(stream),
+        };
+        upload.outlives(self.in_flight, way, deadline);
+    }
+
+    /// Nobody wants the rest of the response: what still comes of the request is given up as well, at once and
+    /// however little its server reads.
+    pub fn give_up(self, upload: &UploadState) {
+        upload.give_up();
+        self.cut();
+    }
+
+    /// Ends what carries nothing else.
+    pub(super) fn cut(self) {
+        if let Kind::Http1 { connection, .. } = self.kind {
+            connection.driver.abort();
+        }
     }
 }

@@ -217,3 +217,13 @@ impl Kept {
         hint
     }
 }
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let original = locked(&self.original);
+        // Another attempt may go on with it.
+        if original.attempt == self.attempt {
+            original.stream.over();
+        }
+    }
+}

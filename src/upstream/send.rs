@@ -1,7 +1,8 @@
 //! A request on its way to one server of an upstream, or to another one if that fails.
 
-use super::attempt::{Attempted, Failed, Second, one};
-use super::pool::Dispatched;
+use super::attempt::{Answer, Failed, Second, one, place};
+use super::breaker::InFlight;
+use super::pool::{Connection, Dispatched};
 use super::retry::{self, Attempt, Fault};
 use super::{Report, SendError, Server, Upload, UploadState, Upstream};
 use crate::telemetry::exchange::Exchange;
@@ -9,12 +10,13 @@ use futures_util::future::{Either, select};
 use http::Request;
 use http_body::Body as _;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What is known of a request besides itself.
 pub struct Call<'a> {
     /// Where it goes.
-    pub upstream: &'a Upstream,
+    pub upstream: &'a Arc<Upstream>,
     /// What keeps it with a server, if anything: [`Upstream::key`].
     pub key: Option<u64>,
     /// How its body fares.
@@ -36,7 +38,7 @@ struct Left<'a> {
 }
 
 /// How an attempt ended: with a response, with a failure of its own, or because its time was over.
-type Outcome = Result<Result<Dispatched, Failed>, SendError>;
+type Outcome = Result<Result<Answer, Failed>, SendError>;
 
 /// Sends a request to one of the upstream's servers, and once more as the rules of its retries allow.
 /// It is taken from where it is once something of it is sent.
@@ -60,19 +62,22 @@ pub async fn send(
     loop {
         let next = request.as_mut().ok_or(SendError::Upload)?;
         (call.prepare)(next);
-        let mut asked = None;
-        let attempt = Attempted {
-            asked: &mut asked,
-            tried: &tried,
-            began,
+        let place = match place(call, &tried, began).await {
+            Ok(place) => place,
+            Err(error) => {
+                if number > 1 {
+                    retry.counts.failure.inc();
+                }
+                return Err(error);
+            }
         };
+        // Who was at the other end of kept connections may be gone for all of them.
+        let idle = tried.is_empty().then_some(began);
         let outcome = {
-            let mut attempt = pin!(one(call, request, attempt));
-            call.in_time(began, attempt.as_mut()).await
+            let attempt = pin!(one(call, request, &place, idle));
+            call.in_time(began, attempt).await
         };
-        if let Some(server) = asked {
-            call.report(&server, &outcome);
-        }
+        call.report(place.server(), &outcome);
         if number > 1 {
             call.count(&outcome);
         }
@@ -83,9 +88,11 @@ pub async fn send(
             idempotent,
         };
         if !call.again(number, &outcome, &left) {
-            return outcome.map_err(|failed| failed.error);
+            let answered = outcome.map_err(|failed| failed.error);
+            return answered.map(|(response, kind)| (response, Connection::new(kind, place)));
         }
-        tried.extend(leave(outcome, call.upload));
+        tried.push(place.server().id);
+        leave(outcome, place, call.upload);
         if request.is_none() {
             *request = second.as_ref().and_then(Second::again);
         }
@@ -95,16 +102,14 @@ pub async fn send(
     }
 }
 
-/// Ends an attempt that another one follows: the server that was asked, if it came to that.
-fn leave(outcome: Result<Dispatched, Failed>, upload: Option<&UploadState>) -> Option<u64> {
-    match outcome {
-        Err(failed) => failed.server,
-        Ok((response, connection)) => {
-            let server = connection.in_flight.0.id;
-            if response.body().is_end_stream() && upload.is_none_or(UploadState::done) {
-                connection.reuse();
-            }
-            Some(server)
+/// Ends an attempt that another one follows.
+fn leave(outcome: Result<Answer, Failed>, place: InFlight, upload: Option<&UploadState>) {
+    if let Ok((response, kind)) = outcome {
+        let connection = Connection::new(kind, place);
+        if !upload.is_none_or(UploadState::done) {
+            connection.cut();
+        } else if response.body().is_end_stream() {
+            connection.reuse();
         }
     }
 }
@@ -148,7 +153,7 @@ impl Call<'_> {
     }
 
     /// Whether there is another attempt. Takes it from the budget.
-    fn again(&self, number: u32, outcome: &Result<Dispatched, Failed>, left: &Left<'_>) -> bool {
+    fn again(&self, number: u32, outcome: &Result<Answer, Failed>, left: &Left<'_>) -> bool {
         let (fault, untouched) = match outcome {
             Ok((response, _)) => (Some(Fault::Status(response.status())), false),
             Err(failed) => (failed.fault(), left.unsent || failed.unprocessed),
@@ -181,7 +186,10 @@ impl Call<'_> {
     ///
     /// `response_timeout` counts from what the upstream last took of the request. While the next byte
     /// is the client's to send, the upstream is not to blame: `body_timeout` watches the client.
-    async fn in_time<T>(
+    ///
+    /// # Errors
+    /// [`SendError::Timeout`].
+    pub(super) async fn in_time<T>(
         &self,
         began: Instant,
         mut attempt: Pin<&mut impl Future<Output = T>>,

@@ -1,12 +1,11 @@
 //! One server: what is known of it, and whether it gets requests. It outlives snapshots.
 
-use super::breaker::Queue;
+use super::breaker::Counter;
 use super::eject::Group;
+use super::queue::Queue;
 use http::StatusCode;
 use std::net::SocketAddr;
-use std::sync::atomic::{
-    AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
-};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,8 +35,9 @@ pub struct Server {
     pub label: Arc<str>,
     /// Whether it speaks TLS.
     pub tls: bool,
-    pub(super) in_flight: AtomicUsize,
-    pub(super) queue: Queue,
+    pub(super) in_flight: Counter,
+    /// Who waits for it, or for another one of its group.
+    pub(super) queue: Arc<Queue>,
     /// Why it gets no requests; 0 if it does.
     out: AtomicU8,
     /// Failed requests since the last good one.
@@ -113,8 +113,8 @@ impl Server {
             host: key.host.into(),
             label,
             tls: key.tls,
-            in_flight: AtomicUsize::new(0),
-            queue: Queue::default(),
+            in_flight: Counter::default(),
+            queue: Arc::clone(&group.queue),
             out: AtomicU8::new(0),
             failures: AtomicU32::new(0),
             eject_after: AtomicU32::new(0),
@@ -124,20 +124,24 @@ impl Server {
         }
     }
 
-    /// One that belongs to nobody.
+    /// Some that have nothing but each other.
     #[cfg(test)]
-    pub(super) fn alone(address: SocketAddr) -> Self {
-        let key = ServerKey {
-            address,
-            host: &address.ip().to_string(),
-            tls: false,
-        };
+    pub(super) fn alone(addresses: impl Iterator<Item = SocketAddr>) -> Vec<Self> {
         let gauge = prometheus::IntGaugeVec::new(
             prometheus::Opts::new("healthy", "x"),
             &["upstream", "server"],
         );
         let group = Group::new("alone".into(), gauge.expect("a gauge"));
-        Self::new(key, address.to_string().into(), &group)
+        addresses
+            .map(|address| {
+                let key = ServerKey {
+                    address,
+                    host: &address.ip().to_string(),
+                    tls: false,
+                };
+                Self::new(key, address.to_string().into(), &group)
+            })
+            .collect()
     }
 
     pub(super) fn key(&self) -> ServerKey<'_> {

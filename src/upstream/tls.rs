@@ -3,10 +3,11 @@
 use super::transport::Protocol;
 use crate::outbound::{self, OutboundSetupError};
 use aws_lc_rs::digest::{Context, SHA256};
-use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::cell::LazyCell;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -39,10 +40,19 @@ pub struct TlsFiles<'a> {
 /// The settings with what their files hold at one moment: certificates and the fingerprint are of the same bytes,
 /// whatever becomes of the files meanwhile.
 pub struct TlsContents<'a> {
-    ca: Option<Content<'a>>,
+    roots: Roots<'a>,
     certificate: Option<Content<'a>>,
     key: Option<Content<'a>>,
     server_name: Option<&'a str>,
+}
+
+/// The system's roots, read when they are first needed: once for all upstreams of a snapshot.
+pub type SystemRoots = LazyCell<Arc<RootCertStore>>;
+
+/// Whom to trust.
+enum Roots<'a> {
+    File(Content<'a>),
+    System(Arc<RootCertStore>),
 }
 
 /// A file and what it holds.
@@ -70,13 +80,16 @@ pub struct TlsError {
 
 impl<'a> TlsFiles<'a> {
     /// Reads each file once. One that cannot be read is a mistake when it is loaded.
-    pub fn read(&self) -> TlsContents<'a> {
+    pub fn read(&self, system: &SystemRoots) -> TlsContents<'a> {
         let read = |path: &'a Path| Content {
             path,
             text: outbound::read_pem(path),
         };
         TlsContents {
-            ca: self.ca.map(read),
+            roots: match self.ca {
+                Some(path) => Roots::File(read(path)),
+                None => Roots::System(Arc::clone(system)),
+            },
             certificate: self.certificate.map(read),
             key: self.key.map(read),
             server_name: self.server_name,
@@ -96,8 +109,15 @@ impl TlsContents<'_> {
         };
         part(&[u8::from(protocol == Protocol::Http2)]);
         part(self.server_name.unwrap_or_default().as_bytes());
-        for content in [&self.ca, &self.certificate, &self.key] {
-            let text = content.as_ref().and_then(|it| it.text.as_deref().ok());
+        let ca = match &self.roots {
+            Roots::File(content) => Some(content),
+            Roots::System(store) => {
+                system_parts(store).for_each(&mut part);
+                None
+            }
+        };
+        for content in [ca, self.certificate.as_ref(), self.key.as_ref()] {
+            let text = content.and_then(|it| it.text.as_deref().ok());
             part(&[u8::from(content.is_some())]);
             part(text.unwrap_or_default());
         }
@@ -114,9 +134,12 @@ impl TlsContents<'_> {
     /// # Errors
     /// The first mistake in them.
     pub fn load(&self, protocol: Protocol) -> Result<ClientTls, TlsError> {
-        let roots = match &self.ca {
-            Some(ca) => outbound::roots_of(ca.path, ca.text("ca_file")?).map_err(bad_roots)?,
-            None => outbound::system_roots(),
+        let roots = match &self.roots {
+            Roots::System(store) => Arc::clone(store),
+            Roots::File(ca) => {
+                let roots = outbound::roots_of(ca.path, ca.text("ca_file")?);
+                Arc::new(roots.map_err(bad_roots)?)
+            }
         };
         // Given explicitly, so that nothing depends on a process-wide default having been installed.
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -153,6 +176,28 @@ impl TlsContents<'_> {
             fingerprint: self.fingerprint(protocol),
         })
     }
+}
+
+/// The system's roots to be [`SystemRoots`].
+pub fn system_roots() -> SystemRoots {
+    LazyCell::new(|| Arc::new(outbound::system_roots()))
+}
+
+/// What the system's roots differ by, in an order of its own: that of files in a folder says nothing.
+fn system_parts(store: &RootCertStore) -> impl Iterator<Item = &[u8]> {
+    let roots = store.roots.iter();
+    let mut parts: Vec<[&[u8]; 3]> = roots
+        .map(|root| {
+            let constraints = root.name_constraints.as_deref();
+            [
+                &*root.subject,
+                &*root.subject_public_key_info,
+                constraints.unwrap_or_default(),
+            ]
+        })
+        .collect();
+    parts.sort_unstable();
+    parts.into_iter().flatten()
 }
 
 fn alone(key: &'static str, hint: &'static str) -> TlsError {
@@ -225,5 +270,66 @@ impl fmt::Debug for ClientTls {
         f.debug_struct("ClientTls")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair};
+    use std::cell::Cell;
+
+    fn root(name: &str) -> CertificateDer<'static> {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        params.self_signed(&key).expect("a certificate").into()
+    }
+
+    fn store(roots: &[&CertificateDer<'static>]) -> Arc<RootCertStore> {
+        let mut store = RootCertStore::empty();
+        for root in roots {
+            store.add((*root).clone()).expect("a root");
+        }
+        Arc::new(store)
+    }
+
+    /// Renewed roots are other settings: connections under the old ones must not go on after a reload.
+    #[test]
+    fn roots_of_the_system_are_part_of_the_settings() {
+        let (one, two) = (root("one"), root("two"));
+        let print = |roots: &[&CertificateDer<'static>]| {
+            let contents = TlsContents {
+                roots: Roots::System(store(roots)),
+                certificate: None,
+                key: None,
+                server_name: None,
+            };
+            contents.fingerprint(Protocol::Http1)
+        };
+        assert_eq!(print(&[&one, &two]), print(&[&two, &one]));
+        assert_ne!(print(&[&one]), print(&[&two]));
+        assert_ne!(print(&[&one]), print(&[&one, &two]));
+        assert_ne!(print(&[]), print(&[&one]));
+    }
+
+    #[test]
+    fn roots_of_the_system_are_read_once_and_only_if_needed() {
+        thread_local! {
+            static READ: Cell<usize> = const { Cell::new(0) };
+        }
+        let system = SystemRoots::new(|| {
+            READ.set(READ.get() + 1);
+            Arc::new(RootCertStore::empty())
+        });
+        let own = TlsFiles {
+            ca: Some(Path::new("ca.pem")),
+            ..TlsFiles::default()
+        };
+        own.read(&system);
+        assert_eq!(READ.get(), 0);
+        for _ in 0..3 {
+            TlsFiles::default().read(&system);
+        }
+        assert_eq!(READ.get(), 1);
     }
 }

@@ -77,7 +77,7 @@ impl Upload {
         let Some(body) = body else {
             return (Self::Empty, None);
         };
-        let state = Arc::new(UploadState::new());
+        let state = Arc::new(UploadState::new(limits.patience));
         let stream = Stream {
             body,
             left: limits.bytes,
@@ -177,6 +177,11 @@ impl Stream {
         }
     }
 
+    /// Nobody sends it any more.
+    pub(super) fn over(&self) {
+        self.state.over();
+    }
+
     /// Why the upload was broken off, if it was.
     pub(super) fn fault(&self) -> Option<UploadFault> {
         self.state.fault()
@@ -219,8 +224,11 @@ impl Stream {
 
     /// What comes from the client, within the limits.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UploadFault>>> {
+        if let Some(fault) = self.state.fault() {
+            return Poll::Ready(Some(Err(fault)));
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.state.starves();
+            self.state.starves(cx);
             let patience = self.patience;
             let timer = self
                 .timer
@@ -287,6 +295,12 @@ impl Stream {
             hint.set_upper(upper.saturating_add(held));
         }
         hint
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.over();
     }
 }
 

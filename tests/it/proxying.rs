@@ -4,6 +4,7 @@
 mod breaker;
 mod connections;
 mod deadlines;
+mod early_answers;
 mod failures;
 mod headers;
 mod interim;

@@ -161,3 +161,42 @@ async fn a_reload_makes_no_room() {
     allowed.add_permits(1);
     assert_eq!(get.send().await.status, 200, "as if nothing had been");
 }
+
+/// Who waits gets the first place that any server frees, and nobody who comes later gets it instead.
+#[tokio::test]
+async fn who_waits_gets_the_first_place_that_any_server_frees() {
+    let (one, two) = (patient().await, patient().await);
+    let limits = "max_connections = 1\nconnect_timeout = \"5s\"\nbalance = \"consistent_hash\"\nhash_on = \"header:x-key\"";
+    let servers = format!("{}\", \"{}", one.0.url(), two.0.url());
+    let gateway = gateway(&servers, &[("[upstream.api]", limits)]).await;
+    // All of them would like to go to the same server.
+    let spawn = || {
+        let get = request(gateway.address, "GET", "/api/").header("x-key", "k");
+        tokio::spawn(async move { get.send().await.status })
+    };
+    let first = spawn();
+    in_flight(&gateway, 1.0).await;
+    eventually("the first is at its server", || {
+        std::future::ready(one.0.connections() + two.0.connections() == 1)
+    })
+    .await;
+    let (wanted, other) = match one.0.connections() {
+        1 => (&one.1, &two.1),
+        _ => (&two.1, &one.1),
+    };
+    let second = spawn();
+    in_flight(&gateway, 2.0).await;
+    let third = spawn();
+    in_flight(&gateway, 3.0).await;
+    let fourth = spawn();
+    in_flight(&gateway, 4.0).await;
+    other.add_permits(2);
+    assert_eq!(within("the second", second).await.expect("no panic"), 200);
+    assert_eq!(within("the third", third).await.expect("no panic"), 200);
+    in_flight(&gateway, 2.0).await;
+    assert!(!first.is_finished() && !fourth.is_finished());
+    wanted.add_permits(2);
+    other.add_permits(2);
+    assert_eq!(within("the first", first).await.expect("no panic"), 200);
+    assert_eq!(within("the fourth", fourth).await.expect("no panic"), 200);
+}
