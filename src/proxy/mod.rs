@@ -310,16 +310,16 @@ fn broken_off(fault: UploadFault) -> Rejection {
     }
 }
 
-/// The response as the client gets it. It keeps what belongs to it until its last byte has gone.
+/// The response as the client gets it. It takes what belongs to it until its last byte has gone.
 pub fn respond(
-    outgoing: Outgoing,
+    outgoing: &mut Outgoing,
     (response, connection): upstream::Dispatched,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
-    let Outgoing { route, client, .. } = outgoing;
-    if let Some(upgrade) = outgoing.upgrade {
-        return switch(response, connection, upgrade, client, &route, exchange);
+    if let Some(upgrade) = outgoing.upgrade.take() {
+        return switch(response, connection, upgrade, outgoing, exchange);
     }
+    let (route, client) = (&outgoing.route, &outgoing.client);
     let (mut head, body) = response.into_parts();
     let trailer = client
         .takes_trailers
@@ -338,7 +338,7 @@ pub fn respond(
     let carried = Carried::new(
         body,
         connection,
-        outgoing.upload,
+        outgoing.upload.take(),
         outgoing.deadline,
         route.response_headers.kept(),
     );
@@ -350,10 +350,10 @@ fn switch(
     mut response: Response<Incoming>,
     connection: Connection,
     asked: Asked,
-    client: Reader,
-    route: &Route,
+    outgoing: &mut Outgoing,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
+    let (route, client) = (&outgoing.route, &mut outgoing.client);
     let upstream = hyper::upgrade::on(&mut response);
     let (mut head, _) = response.into_parts();
     headers::towards_client(
@@ -366,11 +366,11 @@ fn switch(
     client.end.switched();
     let tunnel = Tunnel {
         ends: (asked.into_client(), upstream),
-        client: client.end,
+        client: Arc::clone(&client.end),
         connection,
         exchange,
         idle: route.tunnel.idle_timeout,
-        expires: client.expires,
+        expires: client.expires.take(),
     };
     tokio::spawn(tunnel.run());
     Response::from_parts(head, ResponseBody::own(Bytes::new(), None))

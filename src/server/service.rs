@@ -137,7 +137,8 @@ async fn answer(
             };
             let rejection = match proxy::prepare(errand, &exchange) {
                 Err(rejection) => rejection,
-                Ok(mut outgoing) => match proxy::carry(&mut outgoing, &mut exchange).await {
+                // Borrowed, for it would have room in this future twice.
+                Ok(ref mut outgoing) => match proxy::carry(outgoing, &mut exchange).await {
                     Err(rejection) => rejection,
                     Ok(dispatched) => return proxy::respond(outgoing, dispatched, exchange),
                 },
