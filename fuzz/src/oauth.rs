@@ -5,7 +5,7 @@ use super::json::Json;
 use super::{Outcome, lines};
 use bonterra_gateway::oauth::form::{MAX_PARAMETERS, Params};
 use bonterra_gateway::oauth::token::decide;
-use bonterra_gateway::oauth::{Grant, OAuthError, Surface};
+use bonterra_gateway::oauth::{ErrorFormat, Grant, OAuthError, Surface};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request};
@@ -107,6 +107,7 @@ fn decided(headers: &HeaderMap, body: &[u8]) {
         grants: vec![Grant::ClientCredentials, Grant::AuthorizationCode],
         max_body: 2048,
         realm: "bonterra".into(),
+        errors: ErrorFormat::OAuth,
     };
     let head = post(headers);
     match decide(&surface, &head, body) {

@@ -17,7 +17,6 @@ const FUTURE: &[(&[&str], &[&str])] = &[
     (
         &["oauth", "*"],
         &[
-            "errors",
             "tokens",
             "cache",
             "refresh_window",

@@ -19,6 +19,23 @@ pub struct OAuthSurface {
     pub grants: Vec<Grant>,
     /// Size of a request body at most; larger: 413.
     pub max_body: Size,
+    /// What errors look like: `"oauth"` as in RFC 6749, or `"envelope"`:
+    /// `{"meta":{},"errors":[{"httpcode":403,"message":"invalid_grant: …"}]}`, with the OAuth code at the beginning of
+    /// the message. With `"envelope"`, `token_type` comes out as `bearer`, in lower case.
+    pub errors: ErrorFormat,
+}
+
+/// What errors of an OAuth surface look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "the key explains them, and documented variants make a longer schema"
+)]
+pub enum ErrorFormat {
+    #[default]
+    OAuth,
+    Envelope,
 }
 
 /// Paths of endpoints that are not where `prefix` puts them.
@@ -67,6 +84,7 @@ impl Default for OAuthSurface {
             paths: Paths::default(),
             grants: Grant::ALL.to_vec(),
             max_body: Size::kib(64),
+            errors: ErrorFormat::default(),
         }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod client_auth;
+pub mod envelope;
 pub mod errors;
 pub mod form;
 pub mod grant;
@@ -20,6 +21,7 @@ pub mod token;
 use std::sync::Arc;
 
 pub use client::TokenIssuer;
+pub use envelope::ErrorFormat;
 pub use errors::OAuthError;
 pub use grant::Grant;
 pub use reply::Outcome;
@@ -36,4 +38,6 @@ pub struct Surface {
     pub max_body: u64,
     /// The `realm` of a Basic challenge.
     pub realm: Arc<str>,
+    /// What its errors look like.
+    pub errors: ErrorFormat,
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::oauth::ErrorFormat;
 use crate::outbound::Outbound;
 use crate::outbound::testing::{Act, Server};
 use crate::telemetry::trace::Trace;
@@ -17,6 +18,7 @@ fn surface() -> Surface {
         grants: Grant::ALL.to_vec(),
         max_body: 1024,
         realm: "bonterra".into(),
+        errors: ErrorFormat::OAuth,
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) async fn token(
         .oauth_request_duration_seconds
         .with_label_values(&[surface, "token"])
         .observe(started.elapsed().as_secs_f64());
+    let response = mount.surface.errors.of_token(response);
     exchange.status(response.status());
     let id = exchange.request_id().clone();
     service::own(response, id.to_str().unwrap_or_default(), Some(exchange))

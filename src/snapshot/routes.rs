@@ -4,7 +4,7 @@ use super::compile::{Env, dangling};
 use super::{METADATA_PATH, Mount, Provider, Route, Target, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
-use crate::oauth::{Grant, Surface};
+use crate::oauth::{ErrorFormat, Grant, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
 use crate::route::{Methods, RouteError, RouteTable};
@@ -71,6 +71,10 @@ fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env:
         config::Grant::AuthorizationCode => Grant::AuthorizationCode,
         config::Grant::RefreshToken => Grant::RefreshToken,
     };
+    let errors = match surface.errors {
+        config::ErrorFormat::OAuth => ErrorFormat::OAuth,
+        config::ErrorFormat::Envelope => ErrorFormat::Envelope,
+    };
     Mount {
         metrics: Arc::new(env.metrics.route(&format!("oauth.{name}").into())),
         surface: Surface {
@@ -78,6 +82,7 @@ fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env:
             grants: surface.grants.iter().map(grant).collect(),
             max_body: surface.max_body.bytes(),
             realm: REALM.into(),
+            errors,
         },
         provider: provider.clone(),
     }

@@ -24,6 +24,7 @@ mod refusals;
 mod revocation;
 mod rim;
 mod smoke;
+mod surface;
 mod tls;
 mod tracing;
 mod traffic;

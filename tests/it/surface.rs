@@ -1,0 +1,18 @@
+//! The OAuth surface beside the token endpoint's own rules: several of them side by side, errors in
+//! an envelope, the client's address, and the endpoints for users and readers.
+
+mod envelope;
+
+use crate::harness::Reply;
+
+const MACHINE: [(&str, &str); 3] = [
+    ("grant_type", "client_credentials"),
+    ("client_id", "demo-client"),
+    ("client_secret", "demo-secret"),
+];
+
+/// What nobody may keep (RFC 6749 §5.1), whatever the answer.
+fn assert_not_stored(reply: &Reply) {
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    assert_eq!(reply.header("pragma"), Some("no-cache"));
+}
