@@ -108,6 +108,7 @@ fn decided(headers: &HeaderMap, body: &[u8]) {
         max_body: 2048,
         realm: "bonterra".into(),
         errors: ErrorFormat::OAuth,
+        forward_client_address: false,
     };
     let head = post(headers);
     match decide(&surface, &head, body) {

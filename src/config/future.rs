@@ -20,7 +20,6 @@ const FUTURE: &[(&[&str], &[&str])] = &[
             "tokens",
             "cache",
             "refresh_window",
-            "forward_client_address",
             "introspect_clients",
         ],
     ),

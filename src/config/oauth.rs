@@ -23,6 +23,10 @@ pub struct OAuthSurface {
     /// `{"meta":{},"errors":[{"httpcode":403,"message":"invalid_grant: …"}]}`, with the OAuth code at the beginning of
     /// the message. With `"envelope"`, `token_type` comes out as `bearer`, in lower case.
     pub errors: ErrorFormat,
+    /// Whether token requests of clients that prove who they are tell the issuer the client's address, as
+    /// `auth0-forwarded-for`: the one that `trusted_proxies` say, else the peer's. The issuer has to be told to believe
+    /// it. What clients send under this name never reaches the issuer.
+    pub forward_client_address: bool,
 }
 
 /// What errors of an OAuth surface look like.
@@ -85,6 +89,7 @@ impl Default for OAuthSurface {
             grants: Grant::ALL.to_vec(),
             max_body: Size::kib(64),
             errors: ErrorFormat::default(),
+            forward_client_address: false,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The issuer's endpoints as the OAuth surface calls them: the only part of it that does I/O.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::HeaderMap;
 
@@ -18,6 +20,8 @@ pub struct TokenIssuer {
     pub token_endpoint: http::Uri,
     /// Tells the issuer which trace its answer belongs to.
     pub trace: Trace,
+    /// The client's address, if the issuer is to learn it.
+    pub client: Option<IpAddr>,
 }
 
 impl TokenIssuer {

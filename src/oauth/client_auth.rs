@@ -22,6 +22,19 @@ pub enum ClientAuth {
     Public,
 }
 
+// === impl ClientAuth ===
+
+impl ClientAuth {
+    /// Whether it proves who the client is.
+    #[must_use]
+    pub const fn is_confidential(&self) -> bool {
+        match self {
+            Self::Basic(_) | Self::Post | Self::Assertion => true,
+            Self::Public => false,
+        }
+    }
+}
+
 /// Padding is optional: some clients leave it out, and the issuer has the last word.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,

@@ -40,4 +40,6 @@ pub struct Surface {
     pub realm: Arc<str>,
     /// What its errors look like.
     pub errors: ErrorFormat,
+    /// Whether the issuer learns the address of clients that prove who they are.
+    pub forward_client_address: bool,
 }

@@ -1,6 +1,7 @@
 //! `POST {prefix}/token`: check, forward, pass the answer on.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
@@ -50,8 +51,28 @@ pub struct Refusal {
 }
 
 /// Headers of the client that mean something to a token endpoint. All others stay here, above all
-/// `auth0-forwarded-for`: the issuer believes it, so it is not the client's to send.
+/// [`CLIENT_ADDRESS`]: the issuer believes it, so it is not the client's to send.
 const FORWARDED: [HeaderName; 2] = [USER_AGENT, HeaderName::from_static("dpop")];
+
+/// Whom the issuer counts attempts of, instead of the gateway.
+const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("auth0-forwarded-for");
+
+// === impl Forward ===
+
+impl Forward {
+    /// The same, telling the issuer the address of the client. It believes that only of a client that
+    /// proves who it is.
+    #[must_use]
+    pub fn on_behalf_of(mut self, client: Option<IpAddr>) -> Self {
+        if let Some(address) = client
+            && self.auth.is_confidential()
+            && let Ok(address) = HeaderValue::from_str(&address.to_string())
+        {
+            self.headers.insert(CLIENT_ADDRESS, address);
+        }
+        self
+    }
+}
 
 /// Serves one request at the token endpoint of `surface`, whole: it answers every method and body.
 ///
@@ -64,7 +85,7 @@ pub async fn token(
     body: Bytes,
 ) -> TokenReply {
     let forward = match decide(surface, head, &body) {
-        Ok(forward) => forward,
+        Ok(forward) => forward.on_behalf_of(issuer.client),
         Err(Refusal { error, grant }) => {
             let grant = grant.map_or(UNKNOWN_GRANT, Grant::as_str);
             let (name, status) = (&surface.name, error.status().as_u16());

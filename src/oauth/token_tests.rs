@@ -19,6 +19,7 @@ fn surface() -> Surface {
         max_body: 1024,
         realm: "bonterra".into(),
         errors: ErrorFormat::OAuth,
+        forward_client_address: false,
     }
 }
 
@@ -196,6 +197,27 @@ fn what_goes_on_to_the_issuer() {
     );
 }
 
+#[test]
+fn whose_address_the_issuer_learns() {
+    let address: IpAddr = "2001:db8::7".parse().unwrap();
+    let rows = [
+        ("client_id=i&client_secret=s", true),
+        ("client_assertion=j&client_assertion_type=t", true),
+        ("client_id=i", false),
+    ];
+    for (credential, learned) in rows {
+        let head = head(&[("content-type", FORM), ("auth0-forwarded-for", "1.2.3.4")]);
+        let body = format!("grant_type=refresh_token&refresh_token=r&{credential}");
+        let forward = || decide(&surface(), &head, body.as_bytes()).unwrap();
+        let told = forward().on_behalf_of(Some(address));
+        let told = told.headers.get(CLIENT_ADDRESS);
+        assert_eq!(told.is_some(), learned, "{credential}");
+        assert!(told.is_none_or(|told| told == "2001:db8::7"));
+        let silent = forward().on_behalf_of(None);
+        assert!(!silent.headers.contains_key(CLIENT_ADDRESS), "{credential}");
+    }
+}
+
 // === Against a server ===
 
 fn issuer(server: &Server) -> TokenIssuer {
@@ -203,6 +225,7 @@ fn issuer(server: &Server) -> TokenIssuer {
         outbound: Outbound::new(None, Duration::from_millis(500)).unwrap(),
         token_endpoint: server.uri("/oauth/token"),
         trace: Trace::of(&HeaderMap::new(), false, 0.0),
+        client: None,
     }
 }
 

@@ -4,6 +4,7 @@
 use super::service;
 use crate::oauth::{self, OAuthError, Surface, TokenIssuer, TokenReply};
 use crate::proxy::ResponseBody;
+use crate::request::Peer;
 use crate::snapshot::{Mount, Snapshot};
 use crate::telemetry::exchange::Exchange;
 use crate::telemetry::trace::Trace;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Serves `POST {prefix}/token`.
@@ -19,12 +21,17 @@ pub(super) async fn token(
     mount: &Mount,
     snapshot: &Snapshot,
     head: &Parts,
+    peer: Peer,
     body: Option<Received>,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
     let reply = match collect(body, &mount.surface, snapshot.limits.body_timeout).await {
-        Ok(body) => ask(mount, head, body, *exchange.trace()).await,
+        Ok(body) => {
+            let told = mount.surface.forward_client_address;
+            let client = told.then(|| snapshot.trusted.client(peer, &head.headers));
+            ask(mount, head, body, *exchange.trace(), client.flatten()).await
+        }
         Err(Unread::TooLarge) => refused(OAuthError::BodyTooLarge, &mount.surface.realm),
         Err(Unread::TooSlow) => refused(OAuthError::BodyTooSlow, &mount.surface.realm),
         Err(Unread::Broken) => refused(OAuthError::BodyBroken, &mount.surface.realm),
@@ -50,7 +57,13 @@ pub(super) async fn token(
     service::own(response, id.to_str().unwrap_or_default(), Some(exchange))
 }
 
-async fn ask(mount: &Mount, head: &Parts, body: Bytes, trace: Trace) -> TokenReply {
+async fn ask(
+    mount: &Mount,
+    head: &Parts,
+    body: Bytes,
+    trace: Trace,
+    client: Option<IpAddr>,
+) -> TokenReply {
     let endpoints = mount.provider.issuer.keys.endpoints();
     let Some(token_endpoint) = endpoints.and_then(|endpoints| endpoints.token.clone()) else {
         let realm = &mount.surface.realm;
@@ -61,6 +74,7 @@ async fn ask(mount: &Mount, head: &Parts, body: Bytes, trace: Trace) -> TokenRep
         outbound: mount.provider.outbound().clone(),
         token_endpoint,
         trace,
+        client,
     };
     oauth::token(&mount.surface, &issuer, head, body).await
 }

@@ -146,7 +146,7 @@ async fn answer(
             last_if_lost(refuse(rejection, None, exchange), client, persistent)
         }
         Ok((Verdict::Token(mount), _)) => {
-            let token = oauth::token(&mount, &snapshot, head, body.take(), exchange);
+            let token = oauth::token(&mount, &snapshot, head, peer, body.take(), exchange);
             last_if_lost(Box::pin(token).await, client, persistent)
         }
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),

@@ -83,6 +83,7 @@ fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env:
             max_body: surface.max_body.bytes(),
             realm: REALM.into(),
             errors,
+            forward_client_address: surface.forward_client_address,
         },
         provider: provider.clone(),
     }

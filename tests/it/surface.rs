@@ -1,6 +1,7 @@
 //! The OAuth surface beside the token endpoint's own rules: several of them side by side, errors in
 //! an envelope, the client's address, and the endpoints for users and readers.
 
+mod client_address;
 mod envelope;
 
 use crate::harness::Reply;
