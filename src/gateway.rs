@@ -7,6 +7,7 @@ use crate::cors::Preflight;
 use crate::headers::max_forwards;
 use crate::identity::{Identity, UnixSeconds};
 use crate::limit::{Allowance, Ask, By};
+use crate::oauth::Endpoint;
 use crate::rejection::Rejection;
 use crate::request::{RequestView, SERVED};
 use crate::snapshot::{Mount, Route, Snapshot, Target};
@@ -48,6 +49,8 @@ pub enum Decision {
     Admitted(Admission),
     /// It is for the gateway's own OAuth surface.
     OAuth(Arc<Mount>),
+    /// It is for another endpoint of that surface.
+    Endpoint(Arc<Mount>, Endpoint),
     /// It asks where tokens for this resource come from (RFC 9728).
     Metadata,
     /// It may go no further and asks what may be asked here; the value is the `Allow` header.
@@ -114,6 +117,9 @@ pub fn admit_with(
     let route = match snapshot.routes.find(&view.host, &view.path, view.method) {
         Ok(Target::Route(route)) => Arc::clone(route),
         Ok(Target::Token(mount)) => return Decision::OAuth(Arc::clone(mount)),
+        Ok(Target::Endpoint(mount, endpoint)) => {
+            return Decision::Endpoint(Arc::clone(mount), *endpoint);
+        }
         Ok(Target::Metadata) => return Decision::Metadata,
         Err(rejection) => return Decision::Refused(None, rejection),
     };
@@ -162,7 +168,8 @@ fn preflight(snapshot: &Snapshot, view: &RequestView<'_>) -> Option<Arc<Route>> 
     let Preflight { origin, method } = Preflight::of(view.method, view.headers)?;
     match snapshot.routes.find(&view.host, &view.path, &method) {
         Ok(Target::Route(route)) if route.cors.as_ref()?.allows(origin) => Some(Arc::clone(route)),
-        Ok(Target::Route(_) | Target::Token(_) | Target::Metadata) | Err(_) => None,
+        Ok(Target::Route(_) | Target::Token(_) | Target::Endpoint(..) | Target::Metadata)
+        | Err(_) => None,
     }
 }
 
@@ -171,7 +178,7 @@ fn options(snapshot: &Snapshot, view: &RequestView<'_>) -> Decision {
     let any = |target: &Target| match target {
         Target::Route(_) => &SERVED[..],
         Target::Token(_) => &["POST"],
-        Target::Metadata => &["GET", "HEAD"],
+        Target::Endpoint(..) | Target::Metadata => &["GET", "HEAD"],
     };
     match snapshot.routes.allow(&view.host, &view.path, any) {
         Ok(allow) => Decision::Options(allow),

@@ -133,6 +133,20 @@ impl Outbound {
     ) -> Result<Reply, OutboundError> {
         let mut headers = HeaderMap::with_capacity(1);
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        self.get_with(uri, headers, max_reply).await
+    }
+
+    /// Fetches `uri` with these header fields; a body over `max_reply` bytes is an error.
+    ///
+    /// # Errors
+    ///
+    /// Any [`OutboundError`]; a reply of any status is no error.
+    pub async fn get_with(
+        &self,
+        uri: &Uri,
+        headers: HeaderMap,
+        max_reply: usize,
+    ) -> Result<Reply, OutboundError> {
         let asked = request(Method::GET, uri, headers, Bytes::new());
         self.checked_and_timed(uri, self.exchange(uri, asked, max_reply))
             .await

@@ -6,27 +6,12 @@ use super::path::{KeyPath, Segment};
 /// holds that none is in both.
 const FUTURE: &[(&[&str], &[&str])] = &[
     (&["store"], &["encryption_key_file", "on_failure"]),
-    (
-        &["issuer", "*"],
-        &[
-            "authorization_endpoint",
-            "revocation_endpoint",
-            "userinfo_endpoint",
-        ],
-    ),
+    (&["issuer", "*"], &["revocation_endpoint"]),
     (
         &["oauth", "*"],
-        &[
-            "tokens",
-            "cache",
-            "refresh_window",
-            "introspect_clients",
-        ],
+        &["tokens", "cache", "refresh_window", "introspect_clients"],
     ),
-    (
-        &["oauth", "*", "paths"],
-        &["authorize", "revoke", "introspect", "userinfo"],
-    ),
+    (&["oauth", "*", "paths"], &["revoke", "introspect"]),
     (&["upstream", "*"], &["token"]),
     (&["route", "*"], &["internal_jwt"]),
 ];

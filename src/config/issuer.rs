@@ -20,6 +20,11 @@ pub struct Issuer {
     pub jwks_uri: Option<String>,
     /// Where it gives out tokens, instead of what discovery says.
     pub token_endpoint: Option<String>,
+    /// Where users log in, instead of what discovery says. Discovery is asked only if `jwks_uri` or `token_endpoint` is
+    /// missing: give this as well if both are here and users log in through the gateway.
+    pub authorization_endpoint: Option<String>,
+    /// Where it says who a user is, instead of what discovery says; the same holds.
+    pub userinfo_endpoint: Option<String>,
     /// Where it says what a token is worth (RFC 7662), instead of what discovery says. Used with `opaque`.
     pub introspection_endpoint: Option<String>,
     /// Its tokens are no JWTs: the issuer is asked about each, at `introspection_endpoint`. A good answer is used for
@@ -143,6 +148,8 @@ impl Default for Issuer {
             url: None,
             jwks_uri: None,
             token_endpoint: None,
+            authorization_endpoint: None,
+            userinfo_endpoint: None,
             introspection_endpoint: None,
             opaque: false,
             client_id: None,

@@ -11,7 +11,10 @@ use super::units::Size;
 pub struct OAuthSurface {
     /// Required. The NAME of the `[issuer.NAME]` behind it.
     pub issuer: Option<String>,
-    /// The endpoints are below this path: `/oauth/token`.
+    /// The endpoints are below this path: `/oauth/token`, `/oauth/authorize`, `/oauth/userinfo`, and the issuer's own
+    /// documents, `/oauth/.well-known/openid-configuration` and `/oauth/.well-known/jwks.json`. These two are at the
+    /// root as well for the surface at `/oauth`, or if all surfaces are of one issuer. A route of the same path as one
+    /// of the documents comes first.
     pub prefix: String,
     /// Paths of endpoints that are not where `prefix` puts them.
     pub paths: Paths,
@@ -48,6 +51,10 @@ pub enum ErrorFormat {
 pub struct Paths {
     /// The token endpoint, the whole path: `"/oauth2/tokens"`.
     pub token: Option<String>,
+    /// The authorization endpoint.
+    pub authorize: Option<String>,
+    /// The userinfo endpoint.
+    pub userinfo: Option<String>,
 }
 
 /// A grant of RFC 6749.

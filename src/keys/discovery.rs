@@ -17,6 +17,9 @@ pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
         jwks: source.jwks.clone(),
         token: source.token.clone(),
         introspection: source.introspection.clone(),
+        authorization: source.authorization.clone(),
+        userinfo: source.userinfo.clone(),
+        document: None,
     };
     if configured.suffice(source) {
         return Ok(configured);
@@ -54,10 +57,15 @@ pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
     };
     let introspection = either(configured.introspection, "introspection_endpoint");
     let token = either(configured.token, "token_endpoint");
+    let authorization = either(configured.authorization, "authorization_endpoint");
+    let userinfo = either(configured.userinfo, "userinfo_endpoint");
     let endpoints = Endpoints {
         jwks: forgiven(!source.opaque, either(configured.jwks, "jwks_uri"))?,
         token: forgiven(source.needs_token_endpoint, token)?,
         introspection: forgiven(source.opaque, introspection)?,
+        authorization: forgiven(false, authorization)?,
+        userinfo: forgiven(false, userinfo)?,
+        document: Some(reply.body),
     };
     match (source.opaque, &endpoints.jwks, &endpoints.introspection) {
         (false, None, _) => Err(wrong("it has no jwks_uri".to_owned())),

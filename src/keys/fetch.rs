@@ -37,6 +37,10 @@ pub struct Source {
     pub needs_token_endpoint: bool,
     /// `introspection_endpoint` of the configuration.
     pub introspection: Option<Uri>,
+    /// `authorization_endpoint` of the configuration.
+    pub authorization: Option<Uri>,
+    /// `userinfo_endpoint` of the configuration.
+    pub userinfo: Option<Uri>,
     /// Whether its tokens are opaque: then no keys are fetched, and discovery is asked where to
     /// introspect if need be.
     pub opaque: bool,
@@ -233,8 +237,9 @@ pub async fn fetch_keys(source: &Source, uri: &Uri) -> Result<Fetched, FetchErro
         why,
     };
     let reply = get(&source.outbound, uri).await.map_err(wrong)?;
-    let parsed =
+    let mut parsed =
         jwks::parse(&reply.body, source.clock.now()).map_err(|error| wrong(error.to_string()))?;
+    parsed.set.sent = Some(reply.body);
     Ok(Fetched {
         parsed,
         max_age: max_age(&reply.headers),

@@ -3,6 +3,7 @@
 use super::VerificationKey;
 use crate::identity::UnixSeconds;
 use crate::strict_json;
+use bytes::Bytes;
 use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde_json::error::Category;
@@ -27,6 +28,8 @@ pub struct KeySet {
     pub fetched_at: UnixSeconds,
     /// Until when it need not be fetched again; who fetches it knows.
     pub fresh_until: UnixSeconds,
+    /// The document as the issuer sent it, if these keys are fresh from there; who fetches it knows.
+    pub sent: Option<Bytes>,
 }
 
 /// Why a document or a key in it is of no use; for the log.
@@ -85,6 +88,15 @@ impl KeySet {
     pub fn to_json(&self) -> Value {
         let keys: Vec<&Value> = self.keys.iter().map(|key| key.jwk()).collect();
         json!({ "keys": keys })
+    }
+
+    /// What the issuer publishes: its own document, for others may have a use for keys in it that the
+    /// gateway has none for. Of keys that were kept over a restart, what is known of them.
+    pub fn document(&self) -> Bytes {
+        match &self.sent {
+            Some(sent) => sent.clone(),
+            None => self.to_json().to_string().into(),
+        }
     }
 
     /// Takes over the keys of an earlier set that are still the same, so that what was verified

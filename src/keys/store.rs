@@ -3,6 +3,7 @@
 use super::KeySet;
 use crate::identity::UnixSeconds;
 use arc_swap::{ArcSwapOption, Guard};
+use bytes::Bytes;
 use http::Uri;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -39,6 +40,12 @@ pub struct Endpoints {
     pub token: Option<Uri>,
     /// Where tokens are introspected (RFC 7662); absent if neither source names it.
     pub introspection: Option<Uri>,
+    /// Where users log in; absent if neither source names it.
+    pub authorization: Option<Uri>,
+    /// Where it is told who a user is; absent if neither source names it.
+    pub userinfo: Option<Uri>,
+    /// The discovery document as it came; absent if it was not needed.
+    pub document: Option<Bytes>,
 }
 
 /// What `/readyz?verbose` says of an issuer.

@@ -2,7 +2,7 @@
 //!
 //! RFC 6749 §5.2 names no code for a token endpoint that cannot answer. Borrowed from its §4.1.2.1:
 //! `temporarily_unavailable` when the issuer could not be reached or did not answer in full, so that
-//! a later attempt may do; `server_error` when it answered with something that is no token reply.
+//! a later attempt may do; `server_error` when it answered with something else than was asked for.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,6 +24,20 @@ use crate::outbound::OutboundError;
 pub enum OAuthError {
     /// Another method than POST.
     MethodNotAllowed,
+    /// Another method than GET or HEAD, where something is only read.
+    NotGet,
+    /// A query with broken percent-encoding, invalid UTF-8 or a parameter without a name.
+    BadQuery,
+    /// `redirect_uri` is no absolute URI, or has a fragment (RFC 6749 §3.1.2).
+    BadRedirectUri,
+    /// A `response_type` that is unknown, implicit or not enabled on the surface.
+    UnsupportedResponseType,
+    /// No access token as `Authorization: Bearer`.
+    NoBearerToken,
+    /// An access token in more than one place (RFC 6750 §2).
+    SeveralTokens,
+    /// The issuer has no such endpoint or document, or it is not known here.
+    NoSuchEndpoint,
     /// The body is over the surface's `max_body`.
     BodyTooLarge,
     /// The body did not come in time.
@@ -82,23 +96,29 @@ impl OAuthError {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed | Self::NotGet => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoSuchEndpoint => StatusCode::NOT_FOUND,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyBroken
             | Self::BadForm
+            | Self::BadQuery
+            | Self::BadRedirectUri
             | Self::BadJson { .. }
             | Self::NotAString(_)
             | Self::Repeated(_)
             | Self::TooManyParameters
             | Self::MissingParameter(_)
             | Self::UnsupportedGrant
+            | Self::UnsupportedResponseType
+            | Self::SeveralTokens
             | Self::SeveralClientAuthentications
             | Self::OtherClientId => StatusCode::BAD_REQUEST,
-            Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::BadBasic
+            | Self::UnsupportedAuthorization
+            | Self::NoClientAuthentication
+            | Self::NoBearerToken => StatusCode::UNAUTHORIZED,
             Self::IssuerUnreachable
             | Self::IssuerCut
             | Self::IssuerReplyTooLarge
@@ -113,6 +133,11 @@ impl OAuthError {
     pub const fn code(self) -> &'static str {
         match self {
             Self::MethodNotAllowed
+            | Self::NotGet
+            | Self::BadQuery
+            | Self::BadRedirectUri
+            | Self::SeveralTokens
+            | Self::NoSuchEndpoint
             | Self::BodyTooLarge
             | Self::BodyTooSlow
             | Self::BodyBroken
@@ -126,6 +151,8 @@ impl OAuthError {
             | Self::SeveralClientAuthentications
             | Self::OtherClientId => "invalid_request",
             Self::UnsupportedGrant => "unsupported_grant_type",
+            Self::UnsupportedResponseType => "unsupported_response_type",
+            Self::NoBearerToken => "invalid_token",
             Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
                 "invalid_client"
             }
@@ -143,6 +170,19 @@ impl OAuthError {
     pub fn description(self) -> Cow<'static, str> {
         let fixed = match self {
             Self::MethodNotAllowed => "use POST",
+            Self::NotGet => "use GET",
+            Self::BadQuery => {
+                "the query is not valid: check percent-encoding, UTF-8 and that every parameter has a name"
+            }
+            Self::BadRedirectUri => "redirect_uri has to be an absolute URI without a fragment",
+            Self::UnsupportedResponseType => {
+                "this response_type is not enabled here; the authorization code flow has response_type=code"
+            }
+            Self::NoBearerToken => "send the access token in the header Authorization: Bearer",
+            Self::SeveralTokens => "send the access token in one place only",
+            Self::NoSuchEndpoint => {
+                "the authorization server has no such endpoint that is known here"
+            }
             Self::BodyTooLarge => "the body is larger than this endpoint accepts",
             Self::BodyTooSlow => "the body was not complete in time",
             Self::BodyBroken => "the body broke off",
@@ -159,7 +199,7 @@ impl OAuthError {
             Self::NotAString(None) => "every member has to be a string",
             Self::Repeated(Some(name)) => return format!("{name} occurs more than once").into(),
             Self::Repeated(None) => "a parameter occurs more than once",
-            Self::TooManyParameters => "the body has too many parameters",
+            Self::TooManyParameters => "there are too many parameters",
             Self::MissingParameter(name) => return format!("{name} is missing or empty").into(),
             Self::UnsupportedGrant => "this grant_type is not enabled here",
             Self::SeveralClientAuthentications => {
@@ -188,7 +228,9 @@ impl OAuthError {
                 "the answer of the authorization server was lost; the request may have taken effect"
             }
             Self::IssuerReplyTooLarge => "the answer of the authorization server is too large",
-            Self::IssuerReplyUnusable => "the answer of the authorization server is no token reply",
+            Self::IssuerReplyUnusable => {
+                "the answer of the authorization server is not what was asked for"
+            }
         };
         fixed.into()
     }
@@ -198,6 +240,11 @@ impl OAuthError {
     pub const fn outcome(self) -> Outcome {
         match self {
             Self::MethodNotAllowed
+            | Self::NotGet
+            | Self::BadQuery
+            | Self::BadRedirectUri
+            | Self::SeveralTokens
+            | Self::NoSuchEndpoint
             | Self::BodyTooLarge
             | Self::BodyTooSlow
             | Self::BodyBroken
@@ -211,6 +258,8 @@ impl OAuthError {
             | Self::SeveralClientAuthentications
             | Self::OtherClientId => Outcome::InvalidRequest,
             Self::UnsupportedGrant => Outcome::UnsupportedGrantType,
+            Self::UnsupportedResponseType => Outcome::UnsupportedResponseType,
+            Self::NoBearerToken => Outcome::MissingToken,
             Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
                 Outcome::InvalidClient
             }
@@ -221,7 +270,8 @@ impl OAuthError {
         }
     }
 
-    /// The answer to the client. Every 401 carries a Basic challenge for `realm` (RFC 9110 §15.5.2).
+    /// The answer to the client. Every 401 carries a challenge for `realm` (RFC 9110 §15.5.2): of Basic,
+    /// or where a token is missing, of Bearer, and nothing more (RFC 6750 §3.1).
     #[must_use]
     pub fn response(self, realm: &str) -> Response<Bytes> {
         let mut response = Response::new(self.body());
@@ -230,10 +280,18 @@ impl OAuthError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         forbid_storing(headers);
         if self.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, basic_challenge(realm));
+            let scheme = if self == Self::NoBearerToken {
+                "Bearer"
+            } else {
+                "Basic"
+            };
+            headers.insert(WWW_AUTHENTICATE, challenge(scheme, realm));
         }
         if self == Self::MethodNotAllowed {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        if self == Self::NotGet {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         if self == Self::IssuerUnknown {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
@@ -277,20 +335,27 @@ pub(super) fn forbid_storing(headers: &mut HeaderMap) {
 }
 
 /// `Basic realm="…"`; characters that a quoted string cannot hold are left out.
-fn basic_challenge(realm: &str) -> HeaderValue {
+fn challenge(scheme: &'static str, realm: &str) -> HeaderValue {
     let realm: String = realm
         .chars()
         .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
         .collect();
-    HeaderValue::from_str(&format!("Basic realm=\"{realm}\""))
-        .unwrap_or_else(|_| HeaderValue::from_static("Basic realm=\"oauth\""))
+    HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\""))
+        .unwrap_or_else(|_| HeaderValue::from_static(scheme))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const EVERY: [OAuthError; 22] = [
+    const EVERY: [OAuthError; 29] = [
+        OAuthError::NotGet,
+        OAuthError::BadQuery,
+        OAuthError::BadRedirectUri,
+        OAuthError::UnsupportedResponseType,
+        OAuthError::NoBearerToken,
+        OAuthError::SeveralTokens,
+        OAuthError::NoSuchEndpoint,
         OAuthError::MethodNotAllowed,
         OAuthError::BodyTooLarge,
         OAuthError::UnsupportedMediaType,
@@ -330,7 +395,11 @@ mod tests {
             assert_eq!(headers[PRAGMA], "no-cache");
             let challenge = headers.get(WWW_AUTHENTICATE);
             assert_eq!(challenge.is_some(), response.status() == 401, "{error:?}");
-            assert!(challenge.is_none_or(|value| value == "Basic realm=\"r\""));
+            let expected = match error {
+                OAuthError::NoBearerToken => "Bearer realm=\"r\"",
+                _ => "Basic realm=\"r\"",
+            };
+            assert!(challenge.is_none_or(|value| value == expected));
             assert_eq!(headers.contains_key(ALLOW), response.status() == 405);
             assert_eq!(response.status().is_server_error(), {
                 matches!(error.code(), "temporarily_unavailable" | "server_error")

@@ -14,7 +14,7 @@ use super::errors::OAuthError;
 pub const MAX_PARAMETERS: usize = 100;
 
 /// Names that may be repeated back to a client. Any other might be a value in the wrong place.
-const WELL_KNOWN: [&str; 18] = [
+const WELL_KNOWN: [&str; 23] = [
     "grant_type",
     "client_id",
     "client_secret",
@@ -33,6 +33,11 @@ const WELL_KNOWN: [&str; 18] = [
     "assertion",
     "subject_token",
     "token",
+    "response_type",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
 ];
 
 /// The value of a parameter. Has no `Debug` and no `Display`: any of them may be a secret.
@@ -78,6 +83,21 @@ impl Params {
             Format::Form => read_form(body)?,
             Format::Json => read_json(body)?,
         };
+        Self::checked(given)
+    }
+
+    /// Reads the query of a request; the same holds for it.
+    ///
+    /// # Errors
+    ///
+    /// [`OAuthError::BadQuery`], or those of [`Self::read`] about parameters.
+    pub fn of_query(query: &str) -> Result<Self, OAuthError> {
+        let given = read_form(query.as_bytes()).map_err(|_| OAuthError::BadQuery)?;
+        Self::checked(given)
+    }
+
+    /// Each name once, and not too many of them; the empty ones are left out.
+    fn checked(given: Vec<(String, Secret)>) -> Result<Self, OAuthError> {
         if given.len() > MAX_PARAMETERS {
             return Err(OAuthError::TooManyParameters);
         }

@@ -6,21 +6,28 @@
 //!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────┘
 //! ```
 //!
-//! Everything but [`client`] takes values and returns values. Parameters, codes, verifiers, secrets
+//! Beside it, [`authorize`] sends browsers on, [`userinfo`] asks as the caller does, and
+//! [`endpoint`] shows the issuer's own documents; [`envelope`] dresses errors.
+//!
+//! Everything but [`client`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
 //! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
 
+pub mod authorize;
 pub mod client;
 pub mod client_auth;
+pub mod endpoint;
 pub mod envelope;
 pub mod errors;
 pub mod form;
 pub mod grant;
 pub mod reply;
 pub mod token;
+pub mod userinfo;
 
 use std::sync::Arc;
 
 pub use client::TokenIssuer;
+pub use endpoint::{Answer, Endpoint};
 pub use envelope::ErrorFormat;
 pub use errors::OAuthError;
 pub use grant::Grant;

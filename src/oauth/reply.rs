@@ -12,7 +12,7 @@ use serde_json::{Map, Number, Value};
 use super::errors::{OAuthError, forbid_storing};
 use crate::outbound::Reply;
 
-/// How a request at the token endpoint ended; the whole set, for metric labels.
+/// How a request at an endpoint ended; the whole set, for metric labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The issuer issued a token.
@@ -35,6 +35,14 @@ pub enum Outcome {
     IssuerCut,
     /// The answer was no token reply, or too large.
     IssuerBadReply,
+    /// A browser was sent on to the issuer.
+    Redirected,
+    /// What was asked for was there.
+    Answered,
+    /// Refused here: `unsupported_response_type`.
+    UnsupportedResponseType,
+    /// Refused here: no access token came.
+    MissingToken,
 }
 
 /// Headers of the issuer that concern the client: authentication, back-off, quota.
@@ -54,7 +62,7 @@ const MAX_LIFETIME: u64 = 1 << 53;
 
 impl Outcome {
     /// Every outcome, for labels that are resolved ahead.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Issued,
         Self::RefusedByIssuer,
         Self::IssuerError,
@@ -65,6 +73,10 @@ impl Outcome {
         Self::IssuerTimeout,
         Self::IssuerCut,
         Self::IssuerBadReply,
+        Self::Redirected,
+        Self::Answered,
+        Self::UnsupportedResponseType,
+        Self::MissingToken,
     ];
 
     /// The label.
@@ -81,6 +93,10 @@ impl Outcome {
             Self::IssuerTimeout => "issuer_timeout",
             Self::IssuerCut => "issuer_cut",
             Self::IssuerBadReply => "issuer_bad_reply",
+            Self::Redirected => "redirected",
+            Self::Answered => "answered",
+            Self::UnsupportedResponseType => "unsupported_response_type",
+            Self::MissingToken => "missing_token",
         }
     }
 }
@@ -117,7 +133,8 @@ pub fn answer(reply: Reply) -> Result<(Response<Bytes>, Outcome), OAuthError> {
     Ok((response, outcome))
 }
 
-fn pass_headers(from: &HeaderMap, to: &mut HeaderMap) {
+/// Passes the headers that concern the client.
+pub(super) fn pass_headers(from: &HeaderMap, to: &mut HeaderMap) {
     for name in &PASSED {
         for value in from.get_all(name) {
             to.append(name.clone(), value.clone());

@@ -5,6 +5,7 @@ use crate::authn::Need;
 use crate::authn::opaque::{self, Finding, Question};
 use crate::gateway::{self, Admission, Decision, Found};
 use crate::limit::{Allowance, Ask};
+use crate::oauth::Endpoint;
 use crate::rejection::{Reason, Rejection};
 use crate::request::RequestView;
 use crate::snapshot::{Mount, Route, Snapshot};
@@ -18,6 +19,8 @@ pub enum Verdict {
     Proxy(Admission),
     /// An OAuth surface answers it.
     Token(Arc<Mount>),
+    /// Another endpoint of an OAuth surface answers it.
+    Endpoint(Arc<Mount>, Endpoint),
     /// It is told where tokens come from (RFC 9728).
     Metadata,
     /// It may go no further and asks what may be asked here; the value is the `Allow` header.
@@ -55,6 +58,7 @@ pub async fn decide(
         match gateway::admit_with(snapshot, view, found, now, steps) {
             Decision::Admitted(admission) => return Verdict::Proxy(admission),
             Decision::OAuth(mount) => return Verdict::Token(mount),
+            Decision::Endpoint(mount, endpoint) => return Verdict::Endpoint(mount, endpoint),
             Decision::Metadata => return Verdict::Metadata,
             Decision::Options(allow) => return Verdict::Options(allow),
             Decision::Preflight(route) => return Verdict::Preflight(route),

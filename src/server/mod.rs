@@ -6,6 +6,7 @@ mod connection;
 mod decision;
 mod door;
 mod drain;
+mod endpoints;
 pub mod head;
 mod http1;
 mod http2;

@@ -41,20 +41,30 @@ pub(super) async fn token(
         grant,
         outcome,
     } = reply;
-    let metrics = exchange.metrics();
-    let surface = &*mount.surface.name;
-    metrics
-        .oauth_requests_total
-        .with_label_values(&[surface, "token", grant, outcome])
-        .inc();
-    metrics
-        .oauth_request_duration_seconds
-        .with_label_values(&[surface, "token"])
-        .observe(started.elapsed().as_secs_f64());
+    count(&exchange, mount, ["token", grant, outcome], started);
     let response = mount.surface.errors.of_token(response);
     exchange.status(response.status());
     let id = exchange.request_id().clone();
     service::own(response, id.to_str().unwrap_or_default(), Some(exchange))
+}
+
+/// Counts a request: its endpoint, its grant, and how it ended.
+pub(super) fn count(
+    exchange: &Exchange,
+    mount: &Mount,
+    [endpoint, grant, outcome]: [&str; 3],
+    started: Instant,
+) {
+    let metrics = exchange.metrics();
+    let surface = &*mount.surface.name;
+    metrics
+        .oauth_requests_total
+        .with_label_values(&[surface, endpoint, grant, outcome])
+        .inc();
+    metrics
+        .oauth_request_duration_seconds
+        .with_label_values(&[surface, endpoint])
+        .observe(started.elapsed().as_secs_f64());
 }
 
 async fn ask(

@@ -4,7 +4,7 @@ use super::client::Client;
 use super::decision::{Counting, Verdict, decide};
 use super::id::{new_request_id, request_id};
 use super::traffic::Additions;
-use super::{Shared, Stage, http2, metadata, oauth};
+use super::{Shared, Stage, endpoints, http2, metadata, oauth};
 use crate::cors;
 use crate::headers::X_REQUEST_ID;
 use crate::proxy::{self, Errand, ResponseBody};
@@ -149,6 +149,10 @@ async fn answer(
             let token = oauth::token(&mount, &snapshot, head, peer, body.take(), exchange);
             last_if_lost(Box::pin(token).await, client, persistent)
         }
+        Ok((Verdict::Endpoint(mount, endpoint), _)) => {
+            let answer = endpoints::serve(&mount, endpoint, &snapshot, head, exchange);
+            Box::pin(answer).await
+        }
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
         Ok((Verdict::Preflight(route), _)) => preflight(&route, head, exchange),
         Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, head, peer, exchange),
@@ -186,7 +190,7 @@ async fn verdict(
                 exchange.identified(identity);
             }
         }
-        Verdict::Token(mount) => exchange.routed(&mount.metrics),
+        Verdict::Token(mount) | Verdict::Endpoint(mount, _) => exchange.routed(&mount.metrics),
         Verdict::Refused(Some(route), _) | Verdict::Preflight(route) => {
             exchange.routed(&route.metrics);
         }

@@ -66,8 +66,9 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let upstreams = upstreams::build(&config, env, mistakes);
     let shared = traffic::store(&config, env, mistakes);
     let mut table = RouteTable::default();
-    routes::mount(&config, env, &providers, &mut table, mistakes);
+    let mounts = routes::mount(&config, env, &providers, &mut table, mistakes);
     routes::build(&config, env, &providers, &upstreams, &mut table, mistakes);
+    routes::publish(&config, &mounts, &mut table);
     routes::describe(&providers, &mut table);
     if !mistakes.is_empty() {
         return None;

@@ -169,6 +169,8 @@ fn fetched_alike(a: &config::Issuer, b: &config::Issuer) -> bool {
     (&a.jwks_uri, &a.token_endpoint, &a.timeout, &a.jwks)
         == (&b.jwks_uri, &b.token_endpoint, &b.timeout, &b.jwks)
         && (a.opaque, &a.introspection_endpoint) == (b.opaque, &b.introspection_endpoint)
+        && (&a.authorization_endpoint, &a.userinfo_endpoint)
+            == (&b.authorization_endpoint, &b.userinfo_endpoint)
 }
 
 /// Whether what was found for one is of use to the other: keys, or where to ask about tokens.
@@ -195,6 +197,13 @@ fn revised(found: &Endpoints, before: &Source, now: &Source) -> Endpoints {
             &before.introspection,
             &found.introspection,
         ),
+        authorization: either(
+            &now.authorization,
+            &before.authorization,
+            &found.authorization,
+        ),
+        userinfo: either(&now.userinfo, &before.userinfo, &found.userinfo),
+        document: found.document.clone(),
     }
 }
 
@@ -255,6 +264,8 @@ fn source(
     let jwks = optional("jwks_uri", &issuer.jwks_uri);
     let token = optional("token_endpoint", &issuer.token_endpoint);
     let introspection = optional("introspection_endpoint", &issuer.introspection_endpoint);
+    let authorization = optional("authorization_endpoint", &issuer.authorization_endpoint);
+    let userinfo = optional("userinfo_endpoint", &issuer.userinfo_endpoint);
     let outbound = match Outbound::new(issuer.ca_file.as_deref(), issuer.timeout.get()) {
         Ok(outbound) => outbound,
         Err(error) => {
@@ -275,6 +286,8 @@ fn source(
             .values()
             .any(|surface| surface.issuer.as_deref() == Some(name)),
         introspection,
+        authorization,
+        userinfo,
         opaque: issuer.opaque,
         outbound,
         metrics: env.metrics.issuer(&name.into()),

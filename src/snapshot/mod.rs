@@ -30,7 +30,7 @@ use crate::headers::{HeaderRules, IdentityGuard};
 use crate::identity::Clock;
 use crate::keys::fetch;
 use crate::limit;
-use crate::oauth::Surface;
+use crate::oauth::{Endpoint, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
@@ -119,6 +119,8 @@ pub enum Target {
     Route(Arc<Route>),
     /// To the token endpoint of an OAuth surface.
     Token(Arc<Mount>),
+    /// To another endpoint of an OAuth surface.
+    Endpoint(Arc<Mount>, Endpoint),
     /// To the description of this gateway as a protected resource (RFC 9728).
     Metadata,
 }
@@ -199,7 +201,7 @@ impl Target {
     pub fn name(&self) -> &str {
         match self {
             Self::Route(route) => &route.name,
-            Self::Token(mount) => &mount.surface.name,
+            Self::Token(mount) | Self::Endpoint(mount, _) => &mount.surface.name,
             Self::Metadata => METADATA_PATH,
         }
     }

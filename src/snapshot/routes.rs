@@ -4,7 +4,7 @@ use super::compile::{Env, dangling};
 use super::{METADATA_PATH, Mount, Provider, Route, Target, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
-use crate::oauth::{ErrorFormat, Grant, Surface};
+use crate::oauth::{Endpoint, ErrorFormat, Grant, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
 use crate::route::{Methods, RouteError, RouteTable};
@@ -19,9 +19,10 @@ pub(super) fn mount(
     providers: &[Provider],
     table: &mut Table,
     mistakes: &mut Vec<Mistake>,
-) {
+) -> Vec<Arc<Mount>> {
+    let mut mounts = Vec::new();
     for (name, surface) in &config.oauth {
-        let path = token_path(name, surface, mistakes);
+        let paths = paths(name, surface, mistakes);
         let at = at!["oauth", name, "issuer"];
         let Some(issuer) = &surface.issuer else {
             mistakes.push(Mistake::missing(at).hint("name one of the [issuer.*] tables"));
@@ -41,18 +42,63 @@ pub(super) fn mount(
         let provider = providers
             .iter()
             .find(|provider| *provider.issuer.rules.name == **issuer);
-        if let (Some(provider), Some(path)) = (provider, path) {
-            let target = Target::Token(Arc::new(mounted(name, surface, provider, env)));
-            insert(
-                table,
-                &[],
-                &path,
-                &Methods::default(),
-                &target,
-                at!["oauth", name, "prefix"],
-                mistakes,
-            );
+        let (Some(provider), Some([token, authorize, userinfo])) = (provider, paths) else {
+            continue;
+        };
+        let mount = Arc::new(mounted(name, surface, provider, env));
+        let other = |endpoint| Target::Endpoint(Arc::clone(&mount), endpoint);
+        let before = mistakes.len();
+        for (path, target) in [
+            (token, Target::Token(Arc::clone(&mount))),
+            (authorize, other(Endpoint::Authorize)),
+            (userinfo, other(Endpoint::Userinfo)),
+        ] {
+            // Once is enough to say that two surfaces share a prefix.
+            if before == mistakes.len() {
+                let at = at!["oauth", name, "prefix"];
+                insert(
+                    table,
+                    &[],
+                    &path,
+                    &Methods::default(),
+                    &target,
+                    at,
+                    mistakes,
+                );
+            }
         }
+        mounts.push(mount);
+    }
+    mounts
+}
+
+/// Serves the issuers' own documents below each surface, and at the root those of one: of the surface
+/// at the default prefix, or of the only issuer that there is.
+pub(super) fn publish(config: &Config, mounts: &[Arc<Mount>], table: &mut Table) {
+    let prefix = |mount: &Arc<Mount>| {
+        let surface = config.oauth.get(&*mount.surface.name);
+        surface.map_or("", |surface| surface.prefix.trim_end_matches('/'))
+    };
+    let mut serve = |prefix: &str, mount: &Arc<Mount>| {
+        for endpoint in [Endpoint::Discovery, Endpoint::Jwks] {
+            let path = format!("{prefix}/.well-known/{}", endpoint.leaf());
+            let target = Target::Endpoint(Arc::clone(mount), endpoint);
+            // A route of that very path is the operator's own document, which comes first.
+            let _ = table.insert(&[], &path, &Methods::default(), &target);
+        }
+    };
+    for mount in mounts {
+        serve(prefix(mount), mount);
+    }
+    let issuer = |mount: &Arc<Mount>| Arc::clone(&mount.provider.issuer.rules.name);
+    let default = config::OAuthSurface::default().prefix;
+    let at_default = mounts.iter().find(|mount| prefix(mount) == default);
+    let only = mounts.first().filter(|first| {
+        let name = issuer(first);
+        mounts.iter().all(|mount| issuer(mount) == name)
+    });
+    if let Some(mount) = at_default.or(only) {
+        serve("", mount);
     }
 }
 
@@ -89,25 +135,38 @@ fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env:
     }
 }
 
-fn token_path(
+/// The paths of token, authorization and userinfo endpoint; `None` if one of them is none.
+fn paths(
     name: &str,
     surface: &config::OAuthSurface,
     mistakes: &mut Vec<Mistake>,
-) -> Option<String> {
-    let (at, path) = match &surface.paths.token {
-        Some(path) => (at!["oauth", name, "paths", "token"], path.clone()),
-        None => (
-            at!["oauth", name, "prefix"],
-            format!("{}/token", surface.prefix.trim_end_matches('/')),
-        ),
+) -> Option<[String; 3]> {
+    let mut plain = |at: KeyPath, path: &str| {
+        let fine =
+            !path.contains(['*', '{', '}']) && canonical_path(path).ok().as_deref() == Some(path);
+        if !fine {
+            let mistake = Mistake::value(at, "this is no plain path");
+            mistakes.push(mistake.hint("write \"/oauth\""));
+        }
+        fine
     };
-    if path.contains(['*', '{', '}'])
-        || canonical_path(&path).ok().as_deref() != Some(path.as_str())
-    {
-        mistakes.push(Mistake::value(at, "this is no plain path").hint("write \"/oauth\""));
-        return None;
-    }
-    Some(path)
+    let prefix = surface.prefix.trim_end_matches('/');
+    let below = |leaf: &str| format!("{prefix}/{leaf}");
+    let mut fine = plain(at!["oauth", name, "prefix"], &below("x"));
+    let mut path = |key: &str, given: &Option<String>| match given {
+        Some(path) => {
+            fine &= plain(at!["oauth", name, "paths", key], path);
+            path.clone()
+        }
+        None => below(key),
+    };
+    let given = &surface.paths;
+    let paths = [
+        path("token", &given.token),
+        path("authorize", &given.authorize),
+        path("userinfo", &given.userinfo),
+    ];
+    fine.then_some(paths)
 }
 
 pub(super) fn build(

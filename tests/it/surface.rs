@@ -2,9 +2,11 @@
 //! an envelope, the client's address, and the endpoints for users and readers.
 
 mod client_address;
+mod documents;
 mod envelope;
+mod users;
 
-use crate::harness::Reply;
+use crate::harness::{Gateway, Reply};
 
 const MACHINE: [(&str, &str); 3] = [
     ("grant_type", "client_credentials"),
@@ -16,4 +18,12 @@ const MACHINE: [(&str, &str); 3] = [
 fn assert_not_stored(reply: &Reply) {
     assert_eq!(reply.header("cache-control"), Some("no-store"));
     assert_eq!(reply.header("pragma"), Some("no-cache"));
+}
+
+/// How many requests to an endpoint of the surface `bonterra` that has no grants ended so.
+async fn ended(gateway: &Gateway, endpoint: &str, outcome: &str) -> f64 {
+    let series = format!(
+        "gateway_oauth_requests_total{{endpoint=\"{endpoint}\",grant=\"-\",outcome=\"{outcome}\",surface=\"bonterra\"}}"
+    );
+    gateway.metric(&series).await
 }

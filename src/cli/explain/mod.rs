@@ -15,6 +15,7 @@ use crate::authn::{Issuer, Need, credential};
 use crate::config;
 use crate::gateway::{self, Admission, Decision, Found};
 use crate::keys::fetch::{self, FetchError};
+use crate::oauth::Endpoint;
 use crate::proxy::Passage;
 use crate::rejection::{Reason, Rejection};
 use crate::request::{Peer, RequestView};
@@ -35,6 +36,8 @@ enum Answer {
     Admitted(Admission, Box<Parts>),
     /// An OAuth surface answers it.
     Token(Arc<Mount>),
+    /// Another endpoint of an OAuth surface answers it.
+    Endpoint(Arc<Mount>, Endpoint),
     /// It gets this document.
     Metadata(serde_json::Value),
     /// It may go no further and is told these methods.
@@ -187,6 +190,7 @@ impl Case<'_> {
         match server::decide(self.snapshot, &view, Counting::Off, steps).await {
             Verdict::Refused(_, rejection) => Answer::Refused(rejection),
             Verdict::Token(mount) => Answer::Token(mount),
+            Verdict::Endpoint(mount, endpoint) => Answer::Endpoint(mount, endpoint),
             Verdict::Metadata => {
                 match server::metadata_document(self.snapshot, self.head, self.peer) {
                     Ok(document) => Answer::Metadata(document),

@@ -5,6 +5,7 @@ use super::super::output::{BAD, FAINT, GOOD, STRONG, plain};
 use super::mask::Mask;
 use super::{Answer, KeysMissing};
 use crate::gateway::Admission;
+use crate::oauth::Endpoint;
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::Peer;
 use crate::server;
@@ -35,6 +36,7 @@ impl Report<'_> {
             Answer::Refused(_) => REFUSED,
             Answer::Admitted(..)
             | Answer::Token(_)
+            | Answer::Endpoint(..)
             | Answer::Metadata(_)
             | Answer::Options(_)
             | Answer::Preflight(_) => 0,
@@ -56,6 +58,7 @@ impl Report<'_> {
             Answer::Refused(rejection) => self.refused(&mut text, rejection, &mask),
             Answer::Admitted(admission, head) => self.admitted(&mut text, admission, head, &mask),
             Answer::Token(mount) => self.surface(&mut text, mount),
+            Answer::Endpoint(mount, endpoint) => endpoint_of(&mut text, mount, *endpoint),
             Answer::Options(allow) => {
                 put(&mut text, "");
                 put(
@@ -232,6 +235,19 @@ impl Report<'_> {
             None => put(text, "  at the token_endpoint of its discovery document"),
         }
     }
+}
+
+fn endpoint_of(text: &mut String, mount: &Mount, endpoint: Endpoint) {
+    let issuer = &mount.provider.issuer.rules;
+    let (surface, endpoint) = (&mount.surface.name, endpoint.as_str());
+    put(text, "");
+    put(
+        text,
+        &format!(
+            "{GOOD}answered{GOOD:#} by the endpoint {endpoint} of [oauth.{surface}], which speaks for [issuer.{}] ({})",
+            issuer.name, issuer.issuer
+        ),
+    );
 }
 
 fn put(text: &mut String, line: &str) {

@@ -145,7 +145,7 @@ async fn errors_of_the_issuer_keep_status_and_headers() {
     assert_enveloped(
         &world.post("/oauth2/tokens").form(&MACHINE).send().await,
         502,
-        "server_error: the answer of the authorization server is no token reply",
+        "server_error: the answer of the authorization server is not what was asked for",
     );
     world.auth.set_fault(Endpoint::Token, None);
     let wrong = STANDARD.encode("demo-client:wrong");
