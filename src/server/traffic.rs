@@ -26,9 +26,11 @@ impl Additions {
             Verdict::Proxy(admission) => (Some(&admission.route), admission.allowance.as_ref()),
             Verdict::Refused(route, _) => (route.as_ref(), None),
             // A preflight has its own answer.
-            Verdict::Preflight(_) | Verdict::Token(_) | Verdict::Metadata | Verdict::Options(_) => {
-                (None, None)
-            }
+            Verdict::Preflight(_)
+            | Verdict::Token(_)
+            | Verdict::Metadata
+            | Verdict::InternalKeys
+            | Verdict::Options(_) => (None, None),
         };
         let of_page = route.filter(|route| route.cors.is_some());
         Self {

@@ -1,9 +1,11 @@
 //! `[[route]]` and `[oauth.*]`: references followed, the table filled.
 
 use super::compile::{Env, dangling};
-use super::{METADATA_PATH, Mount, Provider, Route, Target, opaque, rules, traffic};
+use super::{INTERNAL_KEYS_PATH, Internal, METADATA_PATH};
+use super::{Mount, Provider, Route, Target, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
+use crate::internal_jwt::Minter;
 use crate::oauth::{Grant, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
@@ -64,6 +66,18 @@ pub(super) fn describe(providers: &[Provider], table: &mut Table) {
     }
 }
 
+/// Serves the public keys of the gateway's own tokens, unless a route has their path.
+pub(super) fn publish(internal: &Internal, table: &mut Table) {
+    if internal.keys.is_some() {
+        let _ = table.insert(
+            &[],
+            INTERNAL_KEYS_PATH,
+            &Methods::default(),
+            &Target::InternalKeys,
+        );
+    }
+}
+
 fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env: &Env) -> Mount {
     let name: Arc<str> = name.into();
     let grant = |grant: &config::Grant| match grant {
@@ -109,6 +123,7 @@ pub(super) fn build(
     env: &Env,
     providers: &[Provider],
     upstreams: &[Arc<Upstream>],
+    internal: &Internal,
     table: &mut Table,
     mistakes: &mut Vec<Mistake>,
 ) {
@@ -132,7 +147,16 @@ pub(super) fn build(
         }
         names.push(Arc::clone(&name));
         one(
-            config, env, providers, upstreams, route, name, &at, table, mistakes,
+            config,
+            env,
+            providers,
+            upstreams,
+            internal.minter(index),
+            route,
+            name,
+            &at,
+            table,
+            mistakes,
         );
     }
 }
@@ -146,6 +170,7 @@ fn one(
     env: &Env,
     providers: &[Provider],
     upstreams: &[Arc<Upstream>],
+    internal_jwt: Option<Arc<Minter>>,
     route: &config::Route,
     name: Arc<str>,
     at: &KeyPath,
@@ -204,6 +229,7 @@ fn one(
         tunnel: rules::tunnel(route, at, mistakes),
         limit,
         cors,
+        internal_jwt,
     }));
     insert(
         table,

@@ -36,6 +36,7 @@ impl Report<'_> {
             Answer::Admitted(..)
             | Answer::Token(_)
             | Answer::Metadata(_)
+            | Answer::InternalKeys(_)
             | Answer::Options(_)
             | Answer::Preflight(_) => 0,
         }
@@ -74,6 +75,17 @@ impl Report<'_> {
                         route.name
                     ),
                 );
+            }
+            Answer::InternalKeys(document) => {
+                put(&mut text, "");
+                put(
+                    &mut text,
+                    &format!(
+                        "{GOOD}answered{GOOD:#} by the gateway itself: the public keys of its own tokens (internal_jwt)"
+                    ),
+                );
+                let document = String::from_utf8_lossy(document);
+                put(&mut text, &format!("  {}", plain(&document)));
             }
             Answer::Metadata(document) => {
                 put(&mut text, "");
