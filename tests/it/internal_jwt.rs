@@ -372,12 +372,14 @@ async fn a_rotation_under_load_costs_no_request() {
         })
         .collect();
     let old = signing.kids().await;
-    for (number, settings) in [BOTH, SWAPPED, NEW].into_iter().enumerate() {
+    let steps = [(BOTH, 2), (SWAPPED, 2), (NEW, 1)];
+    for (number, (settings, published)) in steps.into_iter().enumerate() {
         eventually("load", || {
             std::future::ready(served.load(Relaxed) >= (number + 1) * 30)
         })
         .await;
         signing.rewrite(&[("grants", settings)]).await;
+        assert_eq!(signing.kids().await.len(), published, "{settings}");
     }
     let at = served.load(Relaxed);
     eventually("load", || {
@@ -445,12 +447,7 @@ async fn mistakes_have_their_place() {
     const KEY: &str = r#"key_file = "good.pem", "#;
     const AUDIENCE: &str = r#"audience = "grants", "#;
     for (parts, at, message, hint) in [
-        (
-            &[AUDIENCE][..],
-            "internal_jwt",
-            "key_file",
-            "openssl genpkey",
-        ),
+        (&[AUDIENCE][..], "{ ", "key_file", "openssl genpkey"),
         (
             &[AUDIENCE, r#"key_file = "absent.pem", "#],
             "\"absent.pem\"",
