@@ -484,7 +484,7 @@ async fn mistakes_have_their_place() {
             "neither on P-256",
             "openssl genpkey",
         ),
-        (&[KEY], "internal_jwt", "audience", "name by which"),
+        (&[KEY], "{ ", "audience", "name by which"),
         (&[KEY, r#"audience = "", "#], "\"\"", "has a name", ""),
         (
             &[KEY, AUDIENCE, r#"issuer = "", "#],
