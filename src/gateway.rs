@@ -53,6 +53,8 @@ pub enum Decision {
     Endpoint(Arc<Mount>, Endpoint),
     /// It asks where tokens for this resource come from (RFC 9728).
     Metadata,
+    /// It asks for the public keys of the gateway's own tokens.
+    InternalKeys,
     /// It may go no further and asks what may be asked here; the value is the `Allow` header.
     Options(Box<str>),
     /// A browser asks whether a page may use this route; it may.
@@ -121,6 +123,7 @@ pub fn admit_with(
             return Decision::Endpoint(Arc::clone(mount), *endpoint);
         }
         Ok(Target::Metadata) => return Decision::Metadata,
+        Ok(Target::InternalKeys) => return Decision::InternalKeys,
         Err(rejection) => return Decision::Refused(None, rejection),
     };
     steps.passed("route", || {
@@ -168,7 +171,13 @@ fn preflight(snapshot: &Snapshot, view: &RequestView<'_>) -> Option<Arc<Route>> 
     let Preflight { origin, method } = Preflight::of(view.method, view.headers)?;
     match snapshot.routes.find(&view.host, &view.path, &method) {
         Ok(Target::Route(route)) if route.cors.as_ref()?.allows(origin) => Some(Arc::clone(route)),
-        Ok(Target::Route(_) | Target::Token(_) | Target::Endpoint(..) | Target::Metadata)
+        Ok(
+            Target::Route(_)
+            | Target::Token(_)
+            | Target::Endpoint(..)
+            | Target::Metadata
+            | Target::InternalKeys,
+        )
         | Err(_) => None,
     }
 }
@@ -178,7 +187,7 @@ fn options(snapshot: &Snapshot, view: &RequestView<'_>) -> Decision {
     let any = |target: &Target| match target {
         Target::Route(_) => &SERVED[..],
         Target::Token(_) => &["POST"],
-        Target::Endpoint(..) | Target::Metadata => &["GET", "HEAD"],
+        Target::Endpoint(..) | Target::Metadata | Target::InternalKeys => &["GET", "HEAD"],
     };
     match snapshot.routes.allow(&view.host, &view.path, any) {
         Ok(allow) => Decision::Options(allow),

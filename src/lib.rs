@@ -40,6 +40,7 @@ pub mod demo;
 pub mod gateway;
 pub mod headers;
 pub mod identity;
+pub mod internal_jwt;
 pub mod introspection;
 pub mod keys;
 pub mod limit;

@@ -13,7 +13,6 @@ const FUTURE: &[(&[&str], &[&str])] = &[
     ),
     (&["oauth", "*", "paths"], &["revoke", "introspect"]),
     (&["upstream", "*"], &["token"]),
-    (&["route", "*"], &["internal_jwt"]),
 ];
 
 /// The keys to come of the table at `table`.
@@ -44,7 +43,7 @@ mod tests {
     #[test]
     fn looks_up_by_table() {
         assert!(keys_of(&at!["store"]).contains(&"on_failure"));
-        assert!(keys_of(&at!["route", 4]).contains(&"internal_jwt"));
+        assert!(keys_of(&at!["route", 4]).is_empty());
         assert!(keys_of(&at!["upstream", "grants"]).contains(&"token"));
         assert!(keys_of(&at!["log"]).is_empty());
     }

@@ -15,6 +15,7 @@ mod check;
 mod docs;
 mod faults;
 mod future;
+mod internal_jwt;
 mod issuer;
 mod load;
 mod log;
@@ -55,6 +56,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::at;
 pub use admin::Admin;
 pub use docs::reference_markdown;
+pub use internal_jwt::InternalJwt;
 pub use issuer::{Alg, Issuer, Jwks};
 pub use load::{Parsed, load, parse};
 pub use log::{Log, LogFormat, LogLevel};
@@ -119,6 +121,9 @@ pub struct Config {
 impl Config {
     /// The files besides this one that are watched: when the contents of one change, the configuration is read anew.
     pub fn files(&self) -> Vec<&Path> {
-        self.server.tls.iter().flat_map(Tls::files).collect()
+        let tls = self.server.tls.iter().flat_map(Tls::files);
+        let routes = self.route.iter();
+        let signing = routes.filter_map(|route| route.internal_jwt.as_ref());
+        tls.chain(signing.flat_map(InternalJwt::files)).collect()
     }
 }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::internal_jwt::InternalJwt;
 use super::net::{Cidr, cidrs};
 use super::traffic::{Cors, RateLimit};
 use super::units::{Dur, Size};
@@ -69,6 +70,9 @@ pub struct Route {
     /// looked at. The upstream's own `Access-Control-*` headers are replaced. Absent: none of this is touched.
     #[schemars(with = "Cors")]
     pub cors: Option<Cors>,
+    /// The gateway's own token in place of the caller's. Absent: the upstream gets the caller's, as `forward_token` says.
+    #[schemars(with = "InternalJwt")]
+    pub internal_jwt: Option<InternalJwt>,
 }
 
 /// Changes to headers: first `remove`, then `set`.
@@ -121,6 +125,7 @@ impl Default for Route {
             response_headers: HeaderRules::default(),
             rate_limit: None,
             cors: None,
+            internal_jwt: None,
         }
     }
 }

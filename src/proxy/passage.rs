@@ -7,7 +7,9 @@ use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::snapshot::Snapshot;
 use crate::telemetry::trace::Trace;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
+};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Uri, Version};
@@ -41,7 +43,8 @@ impl Passage<'_> {
     ///
     /// # Errors
     /// [`Reason::BodyTooLarge`] if a body is announced that is over the route's `max_body`,
-    /// [`Reason::BadRequest`] if headers or target cannot be passed on as they are meant.
+    /// [`Reason::BadRequest`] if headers or target cannot be passed on as they are meant,
+    /// [`Reason::Internal`] if the gateway's own token cannot be signed.
     pub fn rewrite(&self, head: &mut Parts) -> Result<(), Rejection> {
         let route = &self.admission.route;
         if declared_length(head).is_some_and(|length| length > route.max_body) {
@@ -60,6 +63,7 @@ impl Passage<'_> {
                 trailers::announced_to_upstream(&head.headers, guard, rules)
             })
             .flatten();
+        let own_token = self.own_token()?;
         headers::max_forwards::count_down(&head.method, &mut head.headers)?;
         headers::towards_upstream(
             &mut head.headers,
@@ -67,7 +71,7 @@ impl Passage<'_> {
                 identity: self.admission.identity.as_deref(),
                 guard: &self.snapshot.guard,
                 rules: &route.request_headers,
-                forward_token: route.forward_token,
+                forward_token: route.forward_token && route.internal_jwt.is_none(),
                 peer: self.peer,
                 peer_text: self.peer_text,
                 client_cert: self.client_cert,
@@ -76,6 +80,9 @@ impl Passage<'_> {
                 trace: self.trace,
             },
         )?;
+        if let Some(own_token) = own_token {
+            head.headers.insert(AUTHORIZATION, own_token);
+        }
         if takes_trailers {
             head.headers
                 .insert(TE, HeaderValue::from_static("trailers"));
@@ -86,6 +93,17 @@ impl Passage<'_> {
         head.uri = target(&head.uri, self.path, &route.strip_prefix)?;
         head.version = Version::HTTP_11;
         Ok(())
+    }
+
+    /// What takes the place of the caller's token, if the route says so and there is a caller.
+    fn own_token(&self) -> Result<Option<HeaderValue>, Rejection> {
+        let (minter, identity) = (&self.admission.route.internal_jwt, &self.admission.identity);
+        match (minter, identity) {
+            (Some(minter), Some(identity)) => minter
+                .authorization(identity, self.snapshot.clock.now())
+                .map(Some),
+            _ => Ok(None),
+        }
     }
 }
 

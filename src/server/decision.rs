@@ -23,6 +23,8 @@ pub enum Verdict {
     Endpoint(Arc<Mount>, Endpoint),
     /// It is told where tokens come from (RFC 9728).
     Metadata,
+    /// It gets the public keys of the gateway's own tokens.
+    InternalKeys,
     /// It may go no further and asks what may be asked here; the value is the `Allow` header.
     Options(Box<str>),
     /// A browser asks whether a page may use this route; it may.
@@ -60,6 +62,7 @@ pub async fn decide(
             Decision::OAuth(mount) => return Verdict::Token(mount),
             Decision::Endpoint(mount, endpoint) => return Verdict::Endpoint(mount, endpoint),
             Decision::Metadata => return Verdict::Metadata,
+            Decision::InternalKeys => return Verdict::InternalKeys,
             Decision::Options(allow) => return Verdict::Options(allow),
             Decision::Preflight(route) => return Verdict::Preflight(route),
             Decision::CountAddress(route, ask) => {

@@ -1,4 +1,5 @@
-//! What a client without a token is pointed to: where tokens come from (RFC 9728).
+//! What the gateway tells of itself: where tokens come from (RFC 9728), to which a client without one is
+//! pointed, and the keys of its own tokens.
 
 use super::service;
 use crate::proxy::ResponseBody;
@@ -19,13 +20,29 @@ pub(super) fn serve(
     snapshot: &Snapshot,
     head: &Parts,
     peer: Peer,
-    mut exchange: Box<Exchange>,
+    exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
-    let document = match document(snapshot, head, peer) {
-        Ok(document) => document,
-        Err(rejection) => return service::refuse(rejection, None, exchange),
-    };
-    let mut response = Response::new(Bytes::from(document.to_string()));
+    match document(snapshot, head, peer) {
+        Ok(document) => cacheable(document.to_string().into(), exchange),
+        Err(rejection) => service::refuse(rejection, None, exchange),
+    }
+}
+
+/// Answers `GET /.well-known/gateway-jwks.json`.
+pub(super) fn serve_keys(
+    snapshot: &Snapshot,
+    head: &Parts,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    match internal_keys(snapshot, head) {
+        Ok(document) => cacheable(document, exchange),
+        Err(rejection) => service::refuse(rejection, None, exchange),
+    }
+}
+
+/// A document, JSON, that may be kept for five minutes.
+fn cacheable(document: Bytes, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let mut response = Response::new(document);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
@@ -39,9 +56,7 @@ pub(super) fn serve(
 /// # Errors
 /// [`Reason::MethodNotAllowed`] unless it is asked for by `GET` or `HEAD`.
 pub fn document(snapshot: &Snapshot, head: &Parts, peer: Peer) -> Result<Value, Rejection> {
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        return Err(Reason::MethodNotAllowed("GET, HEAD".into()).into());
-    }
+    only_to_read(head)?;
     let servers: Vec<&str> = snapshot
         .issuers
         .iter()
@@ -52,6 +67,25 @@ pub fn document(snapshot: &Snapshot, head: &Parts, peer: Peer) -> Result<Value, 
         "authorization_servers": servers,
         "bearer_methods_supported": ["header"],
     }))
+}
+
+/// The public keys of the gateway's own tokens (RFC 7517 §5), JSON.
+///
+/// # Errors
+/// [`Reason::MethodNotAllowed`] unless they are asked for by `GET` or `HEAD`.
+pub fn internal_keys(snapshot: &Snapshot, head: &Parts) -> Result<Bytes, Rejection> {
+    only_to_read(head)?;
+    let keys = snapshot.internal.keys.as_ref();
+    // Without keys there is no such path.
+    keys.map(|keys| keys.document().clone())
+        .ok_or_else(|| Reason::NoRoute.into())
+}
+
+fn only_to_read(head: &Parts) -> Result<(), Rejection> {
+    match head.method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(Reason::MethodNotAllowed("GET, HEAD".into()).into()),
+    }
 }
 
 /// Where the metadata of the resource is that this request was for. `None` if its host is unclear.

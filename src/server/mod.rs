@@ -33,7 +33,7 @@ pub use id::request_id;
 pub use inherit::Inherited;
 pub(crate) use listen::failed;
 pub use listen::{Listener, serve};
-pub use metadata::{document as metadata_document, url as metadata_url};
+pub use metadata::{document as metadata_document, internal_keys, url as metadata_url};
 
 use crate::snapshot::Snapshot;
 use crate::telemetry::exchange::Observer;

@@ -156,6 +156,7 @@ async fn answer(
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
         Ok((Verdict::Preflight(route), _)) => preflight(&route, head, exchange),
         Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, head, peer, exchange),
+        Ok((Verdict::InternalKeys, _)) => metadata::serve_keys(&snapshot, head, exchange),
         Ok((Verdict::Refused(_, rejection), _)) | Err(rejection) => {
             refuse(rejection, metadata::url(head, peer), exchange)
         }
@@ -194,7 +195,10 @@ async fn verdict(
         Verdict::Refused(Some(route), _) | Verdict::Preflight(route) => {
             exchange.routed(&route.metrics);
         }
-        Verdict::Metadata | Verdict::Options(_) | Verdict::Refused(None, _) => {}
+        Verdict::Metadata
+        | Verdict::InternalKeys
+        | Verdict::Options(_)
+        | Verdict::Refused(None, _) => {}
     }
     Ok((verdict, view.canonical()))
 }

@@ -30,6 +30,7 @@ impl Additions {
             | Verdict::Token(_)
             | Verdict::Endpoint(..)
             | Verdict::Metadata
+            | Verdict::InternalKeys
             | Verdict::Options(_) => (None, None),
         };
         let of_page = route.filter(|route| route.cors.is_some());

@@ -1,6 +1,6 @@
 //! From the file to its meaning, or to every mistake in it.
 
-use super::{Limits, Snapshot, issuers, routes, telemetry, tls, traffic, upstreams};
+use super::{Limits, Snapshot, internal_jwt, issuers, routes, telemetry, tls, traffic, upstreams};
 use crate::at;
 use crate::authn::Issuers;
 use crate::authn::known::{Bounds, KnownTokens};
@@ -67,9 +67,13 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let shared = traffic::store(&config, env, mistakes);
     let mut table = RouteTable::default();
     let mounts = routes::mount(&config, env, &providers, &mut table, mistakes);
-    routes::build(&config, env, &providers, &upstreams, &mut table, mistakes);
-    routes::publish(&config, &mounts, &mut table);
+    let internal = internal_jwt::build(&config, env, mistakes);
+    routes::build(
+        &config, env, &providers, &upstreams, &internal, &mut table, mistakes,
+    );
+    routes::publish_documents(&config, &mounts, &mut table);
     routes::describe(&providers, &mut table);
+    routes::publish(&internal, &mut table);
     if !mistakes.is_empty() {
         return None;
     }
@@ -97,6 +101,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         telemetry,
         outside: Arc::new(env.metrics.route(&"-".into())),
         shared,
+        internal,
         config,
     })
 }

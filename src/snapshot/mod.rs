@@ -6,6 +6,7 @@
 
 mod certificates;
 mod compile;
+mod internal_jwt;
 mod issuer_rules;
 mod issuers;
 mod opaque;
@@ -19,6 +20,7 @@ mod upstreams;
 
 pub use certificates::CertificateFile;
 pub use compile::{Env, compile};
+pub use internal_jwt::Internal;
 pub use tls::Tls;
 
 use crate::authn::Issuers;
@@ -28,6 +30,7 @@ use crate::config::{self, Config};
 use crate::cors;
 use crate::headers::{HeaderRules, IdentityGuard};
 use crate::identity::Clock;
+use crate::internal_jwt::Minter;
 use crate::keys::fetch;
 use crate::limit;
 use crate::oauth::{Endpoint, Surface};
@@ -45,6 +48,9 @@ use std::time::Duration;
 
 /// Where clients learn who issues tokens for this gateway (RFC 9728 §3).
 pub const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+
+/// Where upstreams find the keys of the gateway's own tokens: `internal_jwt` of a route.
+pub const INTERNAL_KEYS_PATH: &str = "/.well-known/gateway-jwks.json";
 
 /// Everything that a request needs to know of the configuration.
 #[derive(Debug)]
@@ -81,6 +87,8 @@ pub struct Snapshot {
     pub outside: Arc<RouteMetrics>,
     /// What gateways share, if there is a `[store]`.
     pub shared: Option<Arc<Redis>>,
+    /// What the gateway signs for upstreams.
+    pub internal: Internal,
 }
 
 /// Limits and deadlines: `[server]`.
@@ -123,6 +131,8 @@ pub enum Target {
     Endpoint(Arc<Mount>, Endpoint),
     /// To the description of this gateway as a protected resource (RFC 9728).
     Metadata,
+    /// To the public keys of the gateway's own tokens.
+    InternalKeys,
 }
 
 /// A route: `[[route]]`.
@@ -155,6 +165,8 @@ pub struct Route {
     pub limit: Option<Arc<limit::Rule>>,
     /// Which pages of other origins may use it.
     pub cors: Option<cors::Policy>,
+    /// What signs a token for the upstream in place of the caller's.
+    pub internal_jwt: Option<Arc<Minter>>,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -203,6 +215,7 @@ impl Target {
             Self::Route(route) => &route.name,
             Self::Token(mount) | Self::Endpoint(mount, _) => &mount.surface.name,
             Self::Metadata => METADATA_PATH,
+            Self::InternalKeys => INTERNAL_KEYS_PATH,
         }
     }
 }

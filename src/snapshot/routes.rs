@@ -1,9 +1,11 @@
 //! `[[route]]` and `[oauth.*]`: references followed, the table filled.
 
 use super::compile::{Env, dangling};
-use super::{METADATA_PATH, Mount, Provider, Route, Target, opaque, rules, traffic};
+use super::{INTERNAL_KEYS_PATH, Internal, METADATA_PATH};
+use super::{Mount, Provider, Route, Target, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
+use crate::internal_jwt::Minter;
 use crate::oauth::{Endpoint, ErrorFormat, Grant, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
@@ -74,7 +76,7 @@ pub(super) fn mount(
 
 /// Serves the issuers' own documents below each surface, and at the root those of one: of the surface
 /// at the default prefix, or of the only issuer that there is.
-pub(super) fn publish(config: &Config, mounts: &[Arc<Mount>], table: &mut Table) {
+pub(super) fn publish_documents(config: &Config, mounts: &[Arc<Mount>], table: &mut Table) {
     let prefix = |mount: &Arc<Mount>| {
         let surface = config.oauth.get(&*mount.surface.name);
         surface.map_or("", |surface| surface.prefix.trim_end_matches('/'))
@@ -107,6 +109,18 @@ pub(super) fn describe(providers: &[Provider], table: &mut Table) {
     if !providers.is_empty() {
         // A route of that very path is the operator's own description, which comes first.
         let _ = table.insert(&[], METADATA_PATH, &Methods::default(), &Target::Metadata);
+    }
+}
+
+/// Serves the public keys of the gateway's own tokens, unless a route has their path.
+pub(super) fn publish(internal: &Internal, table: &mut Table) {
+    if internal.keys.is_some() {
+        let _ = table.insert(
+            &[],
+            INTERNAL_KEYS_PATH,
+            &Methods::default(),
+            &Target::InternalKeys,
+        );
     }
 }
 
@@ -174,6 +188,7 @@ pub(super) fn build(
     env: &Env,
     providers: &[Provider],
     upstreams: &[Arc<Upstream>],
+    internal: &Internal,
     table: &mut Table,
     mistakes: &mut Vec<Mistake>,
 ) {
@@ -197,7 +212,16 @@ pub(super) fn build(
         }
         names.push(Arc::clone(&name));
         one(
-            config, env, providers, upstreams, route, name, &at, table, mistakes,
+            config,
+            env,
+            providers,
+            upstreams,
+            internal.minter(index),
+            route,
+            name,
+            &at,
+            table,
+            mistakes,
         );
     }
 }
@@ -211,6 +235,7 @@ fn one(
     env: &Env,
     providers: &[Provider],
     upstreams: &[Arc<Upstream>],
+    internal_jwt: Option<Arc<Minter>>,
     route: &config::Route,
     name: Arc<str>,
     at: &KeyPath,
@@ -269,6 +294,7 @@ fn one(
         tunnel: rules::tunnel(route, at, mistakes),
         limit,
         cors,
+        internal_jwt,
     }));
     insert(
         table,

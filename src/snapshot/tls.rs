@@ -270,7 +270,7 @@ fn clients(
 }
 
 #[cfg(unix)]
-fn warn_if_open_to_all(at: &KeyPath, path: &Path) {
+pub(super) fn warn_if_open_to_all(at: &KeyPath, path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
     if mode.is_ok_and(|mode| mode & 0o004 != 0) {
@@ -280,4 +280,4 @@ fn warn_if_open_to_all(at: &KeyPath, path: &Path) {
 }
 
 #[cfg(not(unix))]
-fn warn_if_open_to_all(_: &KeyPath, _: &Path) {}
+pub(super) fn warn_if_open_to_all(_: &KeyPath, _: &Path) {}

@@ -14,7 +14,15 @@ const LAYERS: [&[&str]; 8] = [
     &["gateway"],
     &["snapshot"],
     &[
-        "authn", "authz", "cors", "headers", "limit", "oauth", "route", "upstream",
+        "authn",
+        "authz",
+        "cors",
+        "headers",
+        "internal_jwt",
+        "limit",
+        "oauth",
+        "route",
+        "upstream",
     ],
     &[
         "identity",
@@ -138,13 +146,14 @@ const SPEAKS_HTTP: [&str; 9] = [
 ];
 
 /// Where requests are decided about: values in, values out.
-const DECIDES: [&str; 11] = [
+const DECIDES: [&str; 12] = [
     "authn/",
     "authz",
     "cors",
     "gateway",
     "headers",
     "identity",
+    "internal_jwt/",
     "limit",
     "rejection",
     "request",

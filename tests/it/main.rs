@@ -14,6 +14,7 @@ mod hardening;
 mod harness;
 mod http2;
 mod identity;
+mod internal_jwt;
 mod lifecycle;
 mod listeners;
 mod metrics_and_log;

@@ -40,6 +40,8 @@ enum Answer {
     Endpoint(Arc<Mount>, Endpoint),
     /// It gets this document.
     Metadata(serde_json::Value),
+    /// It gets these keys.
+    InternalKeys(Vec<u8>),
     /// It may go no further and is told these methods.
     Options(Box<str>),
     /// The page of a browser may use this route.
@@ -197,9 +199,18 @@ impl Case<'_> {
                     Err(rejection) => Answer::Refused(rejection),
                 }
             }
+            Verdict::InternalKeys => match server::internal_keys(self.snapshot, self.head) {
+                Ok(document) => Answer::InternalKeys(document.to_vec()),
+                Err(rejection) => Answer::Refused(rejection),
+            },
             Verdict::Options(allow) => Answer::Options(allow),
             Verdict::Preflight(route) => Answer::Preflight(route),
             Verdict::Proxy(admission) => {
+                if let Some(minter) = &admission.route.internal_jwt {
+                    let (identity, now) =
+                        (admission.identity.as_deref(), self.snapshot.clock.now());
+                    steps.passed("internal", || minter.describe(identity, now));
+                }
                 steps.checking("passage", || {
                     "headers and target as the upstream gets them".to_owned()
                 });

@@ -38,6 +38,7 @@ impl Report<'_> {
             | Answer::Token(_)
             | Answer::Endpoint(..)
             | Answer::Metadata(_)
+            | Answer::InternalKeys(_)
             | Answer::Options(_)
             | Answer::Preflight(_) => 0,
         }
@@ -77,6 +78,17 @@ impl Report<'_> {
                         route.name
                     ),
                 );
+            }
+            Answer::InternalKeys(document) => {
+                put(&mut text, "");
+                put(
+                    &mut text,
+                    &format!(
+                        "{GOOD}answered{GOOD:#} by the gateway itself: the public keys of its own tokens (internal_jwt)"
+                    ),
+                );
+                let document = String::from_utf8_lossy(document);
+                put(&mut text, &format!("  {}", plain(&document)));
             }
             Answer::Metadata(document) => {
                 put(&mut text, "");
