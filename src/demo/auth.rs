@@ -2,18 +2,24 @@
 //!
 //! Start one with [`BonterraAuth::start`]; the demo's clients and accounts are in [`AuthOptions::default`]. A test may mint
 //! any token ([`BonterraAuth::mint_with`]), rotate keys, make endpoints fail ([`BonterraAuth::set_fault`]), and look at
-//! what arrived ([`BonterraAuth::counts`], [`BonterraAuth::last_token_request`]).
+//! what arrived ([`BonterraAuth::counts`], [`BonterraAuth::requests_by`], [`BonterraAuth::last_request`]).
 
 mod algorithm;
 mod answer;
 mod claims;
 mod client;
+mod directory;
 mod documents;
+mod events;
 mod fault;
 mod introspect;
 mod keys;
 mod login;
+mod management;
 mod options;
+mod quota;
+mod search;
+mod seen;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -23,6 +29,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -34,12 +41,14 @@ use keys::KeyRing;
 use state::Issuer;
 
 pub use algorithm::Algorithm;
-pub use fault::{Counts, Endpoint, Fault, RecordedRequest};
+pub use fault::{Endpoint, Fault};
 pub use keys::KeyChoice;
 pub use options::{
     AUDIENCE, AuthOptions, BACKEND_CLIENT, BACKEND_SECRET, Client, MACHINE_CLIENT, MACHINE_SECRET,
-    REDIRECT_URI, User, WEB_CLIENT,
+    MANAGEMENT_CLIENT, MANAGEMENT_SECRET, REDIRECT_URI, User, WEB_CLIENT,
 };
+pub use quota::{ClientQuota, RateLimit};
+pub use seen::{Counts, RecordedRequest};
 pub use state::ExpiresIn;
 
 /// A running simulated Bonterra Auth. Dropping it closes the listener and all connections.
@@ -171,26 +180,49 @@ impl BonterraAuth {
 impl BonterraAuth {
     /// Requests received so far.
     pub fn counts(&self) -> Counts {
-        self.issuer.state().counts
+        self.issuer.state().seen.counts
+    }
+
+    /// Requests to an endpoint that said they came from this client, proven or not.
+    pub fn requests_by(&self, endpoint: Endpoint, client: &str) -> u64 {
+        self.issuer.state().seen.of(endpoint, client)
+    }
+
+    /// The last request to an endpoint as it arrived.
+    pub fn last_request(&self, endpoint: Endpoint) -> Option<RecordedRequest> {
+        self.issuer.state().seen.last(endpoint)
     }
 
     /// The last token request as it arrived.
     pub fn last_token_request(&self) -> Option<RecordedRequest> {
-        self.issuer.state().last_token_request.clone()
+        self.last_request(Endpoint::Token)
     }
 
     /// The last question about a token as it arrived.
     pub fn last_introspection(&self) -> Option<RecordedRequest> {
-        self.issuer.state().last_introspection.clone()
+        self.last_request(Endpoint::Introspect)
     }
 
     /// Makes an endpoint fail from now on; `None` heals it.
     pub fn set_fault(&self, endpoint: Endpoint, fault: Option<Fault>) {
+        self.issuer.state().faults.set(endpoint, fault, None);
+    }
+
+    /// Makes the next `times` requests to an endpoint fail, and those after them not.
+    pub fn set_fault_for(&self, endpoint: Endpoint, fault: Fault, times: u64) {
         let faults = &mut self.issuer.state().faults;
-        match fault {
-            Some(fault) => faults.insert(endpoint, fault),
-            None => faults.remove(&endpoint),
-        };
+        faults.set(endpoint, Some(fault), Some(times));
+    }
+
+    /// How many requests an endpoint takes from now on; `None` takes all and tells nothing of it. At first the token
+    /// endpoint and those of users have [`RateLimit::PLENTY`].
+    pub fn set_rate_limit(&self, endpoint: Endpoint, limit: Option<RateLimit>) {
+        self.issuer.state().meter.limit(endpoint, limit);
+    }
+
+    /// How many machine tokens a client gets from now on; `None` is without limit, as at first.
+    pub fn set_client_quota(&self, client: &str, quota: Option<ClientQuota>) {
+        self.issuer.state().meter.quota(client, quota);
     }
 
     /// How `expires_in` is written from now on.
@@ -211,6 +243,49 @@ impl BonterraAuth {
     /// `Cache-Control` of the JWKS from now on; an empty one is not sent.
     pub fn set_jwks_cache_control(&self, value: &str) {
         value.clone_into(&mut self.issuer.state().jwks_cache_control);
+    }
+}
+
+/// Users and events.
+impl BonterraAuth {
+    /// The `aud` of tokens for the Management API: `http://127.0.0.1:9001/api/v2/`.
+    pub fn management_audience(&self) -> String {
+        self.issuer.management_audience()
+    }
+
+    /// A good token for the Management API with these scopes, separated by blanks.
+    pub fn management_token(&self, scopes: &str) -> String {
+        let mut claims = self.claims();
+        claims["azp"] = MANAGEMENT_CLIENT.into();
+        claims["sub"] = format!("{MANAGEMENT_CLIENT}@clients").into();
+        claims["aud"] = self.management_audience().into();
+        claims["scope"] = scopes.into();
+        self.mint(&claims)
+    }
+
+    /// A user as the Management API tells it now.
+    pub fn user(&self, id: &str) -> Option<Value> {
+        self.issuer.person(id).map(|person| person.profile())
+    }
+
+    /// Tells everybody who listens that something happened to `object`; returns the offset of that event.
+    pub fn emit_event(&self, kind: &str, object: &Value) -> String {
+        self.issuer.state().events.emit(kind, object)
+    }
+
+    /// Forgets all events, so that every offset given so far has expired.
+    pub fn expire_events(&self) {
+        self.issuer.state().events.expire();
+    }
+
+    /// How long connections for events last that begin from now on.
+    pub fn set_event_connection_life(&self, life: Duration) {
+        self.issuer.state().events.set_life(life);
+    }
+
+    /// Ends all connections for events, as happens to them every few minutes; what they were due is sent before.
+    pub fn end_event_connections(&self) {
+        self.issuer.state().events.end_connections();
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 const CHUNK: usize = 64 * 1024;
@@ -32,6 +33,8 @@ pub(super) enum Body {
     Frames(VecDeque<Frame<Bytes>>),
     /// The request's own body.
     Passed(Incoming),
+    /// What is sent into the other end, as it comes, until that is dropped.
+    Live(mpsc::Receiver<Bytes>),
 }
 
 /// See [`Body::Cut`].
@@ -99,6 +102,11 @@ impl HttpBody for Body {
             Self::Passed(incoming) => {
                 return Pin::new(incoming).poll_frame(cx).map_err(io::Error::other);
             }
+            Self::Live(blocks) => {
+                return blocks
+                    .poll_recv(cx)
+                    .map(|block| Some(Ok(Frame::data(block?))));
+            }
         };
         Poll::Ready(data.map(|data| Ok(Frame::data(data))))
     }
@@ -107,7 +115,7 @@ impl HttpBody for Body {
         match self {
             Self::Whole(content) => content.is_none(),
             Self::Filler(left) => *left == 0,
-            Self::Endless | Self::Cut(_) => false,
+            Self::Endless | Self::Cut(_) | Self::Live(_) => false,
             Self::Frames(frames) => frames.is_empty(),
             Self::Passed(incoming) => incoming.is_end_stream(),
         }
@@ -120,7 +128,7 @@ impl HttpBody for Body {
             }
             Self::Filler(left) => SizeHint::with_exact(*left),
             Self::Cut(cut) => SizeHint::with_exact(cut.left),
-            Self::Endless | Self::Frames(_) => SizeHint::default(),
+            Self::Endless | Self::Frames(_) | Self::Live(_) => SizeHint::default(),
             Self::Passed(incoming) => incoming.size_hint(),
         }
     }

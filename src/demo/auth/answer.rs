@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 
 use super::super::body::Body;
 use super::super::host::{Closed, Service};
-use super::fault::{Endpoint, RecordedRequest};
+use super::claims::since_1970;
+use super::fault::{Endpoint, Fault};
+use super::management::Problem;
+use super::seen::RecordedRequest;
 use super::state::Issuer;
 
 const MAX_BODY: usize = 1024 * 1024;
@@ -35,6 +38,8 @@ pub(super) struct Refusal {
     pub(super) uri: Option<&'static str>,
     /// `WWW-Authenticate`
     pub(super) challenge: Option<&'static str>,
+    /// What else there is to tell; boxed, because few refusals have any.
+    pub(super) headers: Box<HeaderMap>,
 }
 
 // === impl Issuer ===
@@ -54,36 +59,57 @@ impl Service for Issuer {
                 _ => not_found(),
             });
         };
-        if let Some(fault) = self.arrived(endpoint, &request)
+        let fault = self.arrived(endpoint, &request);
+        let lost = matches!(fault, Some(Fault::LoseReply));
+        if let Some(fault) = fault
             && let Some(failure) = fault.befall().await?
         {
             return Ok(failure);
         }
-        Ok(match endpoint {
-            Endpoint::Discovery => self.discovery(),
-            Endpoint::Jwks => self.jwks(),
-            Endpoint::Authorize => self.authorize(&request),
-            Endpoint::Token => self.token(&request),
-            Endpoint::Revoke => self.revoke(&request),
-            Endpoint::Introspect => self.introspect(&request),
-            Endpoint::Userinfo => self.userinfo(&request),
-        })
+        let limited = self.state().meter.request(endpoint, since_1970());
+        let reply = match limited {
+            None => self.reply(endpoint, &request),
+            Some(told) => {
+                let mut reply = match told.exceeded {
+                    true => too_many_requests(endpoint),
+                    false => self.reply(endpoint, &request),
+                };
+                reply.headers_mut().extend(told.headers);
+                reply
+            }
+        };
+        if lost { Err(Closed) } else { Ok(reply) }
     }
 }
 
 impl Issuer {
-    /// Counts and records; returns the fault that is set.
-    fn arrived(&self, endpoint: Endpoint, request: &Received) -> Option<super::fault::Fault> {
-        let mut state = self.state();
-        state.counts.add(endpoint);
-        let (headers, body) = (request.parts.headers.clone(), request.body.clone());
-        let record = Some(RecordedRequest { headers, body });
+    fn reply(self: &Arc<Self>, endpoint: Endpoint, request: &Received) -> Response<Body> {
         match endpoint {
-            Endpoint::Token => state.last_token_request = record,
-            Endpoint::Introspect => state.last_introspection = record,
-            _ => {}
+            Endpoint::Discovery => self.discovery(),
+            Endpoint::Jwks => self.jwks(),
+            Endpoint::Authorize => self.authorize(request),
+            Endpoint::Token => self.token(request),
+            Endpoint::Revoke => self.revoke(request),
+            Endpoint::Introspect => self.introspect(request),
+            Endpoint::Userinfo => self.userinfo(request),
+            Endpoint::Users => self.users(request),
+            Endpoint::User => self.one_user(request),
+            Endpoint::UpdateUser => self.update_user(request),
+            Endpoint::Events => self.events(request),
         }
-        state.faults.get(&endpoint).cloned()
+    }
+
+    /// Counts and records; returns the fault that is set.
+    fn arrived(&self, endpoint: Endpoint, request: &Received) -> Option<Fault> {
+        let client = self.asker(endpoint, request);
+        let record = RecordedRequest {
+            target: request.parts.uri.to_string(),
+            headers: request.parts.headers.clone(),
+            body: request.body.clone(),
+        };
+        let mut state = self.state();
+        state.seen.add(endpoint, client, record);
+        state.faults.next(endpoint)
     }
 }
 
@@ -101,6 +127,16 @@ impl Received {
     /// A header as text.
     pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
         self.parts.headers.get(name)?.to_str().ok()
+    }
+
+    /// The token of `Authorization: Bearer`.
+    pub(super) fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header(AUTHORIZATION)?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
     }
 
     pub(super) fn query(&self) -> Params {
@@ -168,6 +204,12 @@ impl Params {
         self.get(name).ok_or_else(|| Refusal::missing(name))
     }
 
+    /// The first parameter that is none of `known`.
+    pub(super) fn other_than(&self, known: &[&str]) -> Option<&str> {
+        let mut names = self.0.iter().map(|(name, _)| name.as_str());
+        names.find(|name| !known.contains(name))
+    }
+
     fn repeated(&self) -> Option<&str> {
         let mut names: Vec<_> = self.0.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -192,6 +234,7 @@ impl Refusal {
             description: description.into(),
             uri: None,
             challenge: None,
+            headers: Box::default(),
         }
     }
 
@@ -215,12 +258,20 @@ impl Refusal {
         )
     }
 
+    pub(super) fn no_client_grant(audience: &str) -> Self {
+        let description = format!(
+            "Client is not authorized to access \"{audience}\". You need to create a \"client-grant\" associated to this API."
+        );
+        Self::new(StatusCode::FORBIDDEN, "access_denied", description)
+    }
+
     pub(super) fn into_response(self) -> Response<Body> {
         let mut body = json!({ "error": self.error, "error_description": self.description });
         if let (Some(uri), Some(fields)) = (self.uri, body.as_object_mut()) {
             fields.insert("error_uri".to_owned(), uri.into());
         }
         let mut response = private_json(self.status, &body);
+        response.headers_mut().extend(*self.headers);
         if let Some(challenge) = self.challenge {
             response
                 .headers_mut()
@@ -280,6 +331,20 @@ pub(super) fn with_type(
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// A limit is met: in the manner of the API that is asked.
+fn too_many_requests(endpoint: Endpoint) -> Response<Body> {
+    match endpoint {
+        Endpoint::Users | Endpoint::User | Endpoint::UpdateUser | Endpoint::Events => {
+            Problem::too_many_requests().into_response()
+        }
+        _ => {
+            let description = "Global limit has been reached";
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            Refusal::new(status, "too_many_requests", description).into_response()
+        }
+    }
 }
 
 fn not_found() -> Response<Body> {

@@ -1,11 +1,12 @@
 //! What the tokens say.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::options::{Client, User};
+use super::directory::Person;
+use super::options::Client;
 use super::state::{Grant, Issuer};
 
 pub(super) const AUTH_ID: &str = "urn:bonterra:claims:bonterra_auth_id";
@@ -13,9 +14,14 @@ pub(super) const IS_GRANTS: &str = "urn:bonterra:claims:is_bonterra_grants";
 
 /// Seconds since 1970.
 pub(super) fn now() -> u64 {
+    since_1970().as_secs()
+}
+
+/// The time since 1970.
+pub(super) fn since_1970() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+        .unwrap_or_default()
 }
 
 impl Issuer {
@@ -38,7 +44,7 @@ impl Issuer {
     }
 
     /// The access token of a user.
-    pub(super) fn user_claims(&self, user: &User, grant: &Grant, scope: &str) -> Value {
+    pub(super) fn user_claims(&self, user: &Person, grant: &Grant, scope: &str) -> Value {
         let now = now();
         json!({
             "iss": self.url,
@@ -49,13 +55,13 @@ impl Issuer {
             "azp": grant.client,
             "scope": scope,
             "jti": Uuid::new_v4().to_string(),
-            AUTH_ID: user.auth_id,
-            IS_GRANTS: user.is_grants,
+            AUTH_ID: user.auth_id(),
+            IS_GRANTS: user.is_grants(),
         })
     }
 
     /// The id token of a user (OpenID Connect Core §2).
-    pub(super) fn id_claims(&self, user: &User, grant: &Grant) -> Value {
+    pub(super) fn id_claims(&self, user: &Person, grant: &Grant) -> Value {
         let now = now();
         let mut claims = json!({
             "iss": self.url,
@@ -64,28 +70,13 @@ impl Issuer {
             "iat": now,
             "exp": now + self.lifetime(),
             "email": user.email,
-            "name": format!("{} {}", user.given_name, user.family_name),
-            AUTH_ID: user.auth_id,
-            IS_GRANTS: user.is_grants,
+            "name": user.name,
+            AUTH_ID: user.auth_id(),
+            IS_GRANTS: user.is_grants(),
         });
         if let Some(nonce) = &grant.nonce {
             claims["nonce"] = json!(nonce);
         }
         claims
-    }
-
-    /// What userinfo tells of a user.
-    pub(super) fn profile(user: &User) -> Value {
-        json!({
-            "sub": user.id,
-            "email": user.email,
-            "email_verified": true,
-            "name": format!("{} {}", user.given_name, user.family_name),
-            "given_name": user.given_name,
-            "family_name": user.family_name,
-            "updated_at": "2024-01-15T10:30:00.000Z",
-            AUTH_ID: user.auth_id,
-            IS_GRANTS: user.is_grants,
-        })
     }
 }

@@ -7,6 +7,7 @@ use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
 use super::answer::{Params, Received, Refusal};
+use super::fault::Endpoint;
 use super::options::Client;
 use super::state::Issuer;
 
@@ -39,6 +40,28 @@ impl Issuer {
             refusal.challenge = credentials.basic.then_some(BASIC_CHALLENGE);
             refusal
         })
+    }
+}
+
+impl Issuer {
+    /// The client that a request says it comes from, proven or not; `None` if it says nothing that can be read.
+    pub(super) fn asker(&self, endpoint: Endpoint, request: &Received) -> Option<String> {
+        match endpoint {
+            Endpoint::Discovery | Endpoint::Jwks => None,
+            Endpoint::Authorize => request.query().get("client_id").map(str::to_owned),
+            Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => {
+                let credentials = Credentials::of(request, &request.params().ok()?);
+                credentials.ok().map(|credentials| credentials.id)
+            }
+            Endpoint::Userinfo
+            | Endpoint::Users
+            | Endpoint::User
+            | Endpoint::UpdateUser
+            | Endpoint::Events => {
+                let claims = self.verified(request.bearer()?)?;
+                claims.get("azp")?.as_str().map(str::to_owned)
+            }
+        }
     }
 }
 

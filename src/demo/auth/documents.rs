@@ -2,7 +2,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::AUTHORIZATION;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -10,7 +9,7 @@ use super::super::body::Body;
 use super::algorithm::Algorithm;
 use super::answer::{Received, Refusal, private_json, public_json};
 use super::claims::{AUTH_ID, IS_GRANTS, now};
-use super::options::User;
+use super::directory::Person;
 use super::state::{Issuer, State};
 
 impl Issuer {
@@ -50,7 +49,7 @@ impl Issuer {
     /// Who the bearer is (OpenID Connect Core §5.3).
     pub(super) fn userinfo(&self, request: &Received) -> Response<Body> {
         match self.bearer(request) {
-            Some(user) => private_json(StatusCode::OK, &Self::profile(user)),
+            Some(person) => private_json(StatusCode::OK, &person.userinfo()),
             None => {
                 let description = "The access token is invalid or has expired";
                 let mut refusal =
@@ -62,22 +61,19 @@ impl Issuer {
     }
 
     /// The user whose good token, with scope `openid`, the request carries.
-    fn bearer(&self, request: &Received) -> Option<&User> {
-        let (scheme, token) = request.header(AUTHORIZATION)?.split_once(' ')?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return None;
-        }
-        let claims = self.verified(token.trim())?;
-        let scoped = claims
-            .get("scope")?
-            .as_str()?
-            .split(' ')
-            .any(|scope| scope == "openid");
+    fn bearer(&self, request: &Received) -> Option<Person> {
+        let claims = self.good(request.bearer()?)?;
+        let mut scope = claims.get("scope")?.as_str()?.split(' ');
+        let openid = scope.any(|scope| scope == "openid");
+        openid.then(|| self.person(claims.get("sub")?.as_str()?))?
+    }
+
+    /// The claims of a token that is this issuer's and has not expired.
+    pub(super) fn good(&self, token: &str) -> Option<Value> {
+        let claims = self.verified(token)?;
         let fresh = claims.get("exp")?.as_u64()? > now();
         let ours = claims.get("iss")?.as_str()? == self.url;
-        (scoped && fresh && ours)
-            .then(|| self.user(claims.get("sub")?.as_str()?))
-            .flatten()
+        (fresh && ours).then_some(claims)
     }
 
     /// The claims of a token that one of the published keys signed.

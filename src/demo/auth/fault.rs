@@ -1,14 +1,18 @@
-//! What a test can ask the simulated issuer to do wrong, and what it can look at afterwards.
+//! What a test can ask the simulated issuer to do wrong.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::super::body::Body;
 use super::super::host::Closed;
+
+/// What comes before the id of a user.
+pub(super) const USER_PATH: &str = "/api/v2/users/";
 
 /// An endpoint that is counted and can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +31,14 @@ pub enum Endpoint {
     Introspect,
     /// `GET /userinfo`
     Userinfo,
+    /// `GET /api/v2/users`
+    Users,
+    /// `GET /api/v2/users/{id}`
+    User,
+    /// `PATCH /api/v2/users/{id}`
+    UpdateUser,
+    /// `GET /api/v2/events`
+    Events,
 }
 
 /// A failure of an endpoint, until it is taken away again. The request is read, counted and recorded before it.
@@ -48,36 +60,39 @@ pub enum Fault {
     CutBody,
     /// The connection closes without an answer.
     CutAfterRequest,
+    /// The request is carried out, tokens issued and spent as ever; then the connection closes without an answer.
+    LoseReply,
     /// 200 with a JSON content type and blanks that never end.
     Endless,
 }
 
-/// Requests received so far, those that met a fault included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests for the discovery document.
-    pub discovery: u64,
-    /// Requests for the JWKS.
-    pub jwks: u64,
-    /// Requests to authorize; posts of the login form are not counted.
-    pub authorize: u64,
-    /// Token requests.
-    pub token: u64,
-    /// Revocations.
-    pub revoke: u64,
-    /// Introspections.
-    pub introspect: u64,
-    /// Requests for user information.
-    pub userinfo: u64,
-}
+/// The faults that are set, and for how many requests more; `None` is for ever.
+#[derive(Default)]
+pub(super) struct Faults(BTreeMap<Endpoint, (Fault, Option<u64>)>);
 
-/// A request as the issuer saw it. `Debug` shows neither values nor body: they hold secrets.
-#[derive(Clone)]
-pub struct RecordedRequest {
-    /// All header fields.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
+// === impl Faults ===
+
+impl Faults {
+    /// Sets a fault for this many requests; `None` heals the endpoint.
+    pub(super) fn set(&mut self, endpoint: Endpoint, fault: Option<Fault>, times: Option<u64>) {
+        match fault {
+            Some(fault) => self.0.insert(endpoint, (fault, times)),
+            None => self.0.remove(&endpoint),
+        };
+    }
+
+    /// What the next request to an endpoint meets.
+    pub(super) fn next(&mut self, endpoint: Endpoint) -> Option<Fault> {
+        let (fault, times) = self.0.get_mut(&endpoint)?;
+        match times {
+            None => Some(fault.clone()),
+            Some(0) => None,
+            Some(times) => {
+                *times -= 1;
+                Some(fault.clone())
+            }
+        }
+    }
 }
 
 // === impl Endpoint ===
@@ -93,6 +108,16 @@ impl Endpoint {
             ("POST", "/oauth/revoke") => Some(Self::Revoke),
             ("POST", "/oauth/introspect") => Some(Self::Introspect),
             ("GET", "/userinfo") => Some(Self::Userinfo),
+            ("GET", "/api/v2/users") => Some(Self::Users),
+            ("GET", "/api/v2/events") => Some(Self::Events),
+            (method @ ("GET" | "PATCH"), path) => {
+                let id = path.strip_prefix(USER_PATH)?;
+                let one = !id.is_empty() && !id.contains('/');
+                match method {
+                    "GET" => one.then_some(Self::User),
+                    _ => one.then_some(Self::UpdateUser),
+                }
+            }
             _ => None,
         }
     }
@@ -107,6 +132,23 @@ impl Fault {
             302,
             vec![(LOCATION.to_string(), location.to_owned())],
             Bytes::new(),
+        )
+    }
+
+    /// 429 as from a server with too much to do, good again after `retry_after` seconds.
+    pub fn throttled(retry_after: u64) -> Self {
+        let body =
+            r#"{"error":"too_many_requests","error_description":"Global limit has been reached"}"#;
+        let headers = [
+            (CONTENT_TYPE, "application/json".to_owned()),
+            (RETRY_AFTER, retry_after.to_string()),
+        ];
+        Self::Reply(
+            429,
+            headers
+                .map(|(name, value)| (name.to_string(), value))
+                .into(),
+            Bytes::from_static(body.as_bytes()),
         )
     }
 
@@ -131,6 +173,8 @@ impl Fault {
             Self::EmptyOk => reply(200, json, Body::empty()),
             Self::CutBody => reply(200, json, Body::cut(1024)),
             Self::CutAfterRequest => return Err(Closed),
+            // The answer is lost after it was made.
+            Self::LoseReply => return Ok(None),
             Self::Endless => reply(200, json, Body::Endless),
         }))
     }
@@ -146,6 +190,7 @@ impl fmt::Debug for Fault {
             Self::EmptyOk => f.write_str("EmptyOk"),
             Self::CutBody => f.write_str("CutBody"),
             Self::CutAfterRequest => f.write_str("CutAfterRequest"),
+            Self::LoseReply => f.write_str("LoseReply"),
             Self::Endless => f.write_str("Endless"),
         }
     }
@@ -172,45 +217,4 @@ fn with_headers(status: u16, headers: Vec<(String, String)>, body: Bytes) -> Res
         }
     }
     response
-}
-
-// === impl Counts ===
-
-impl Counts {
-    pub(super) fn add(&mut self, endpoint: Endpoint) {
-        let count = match endpoint {
-            Endpoint::Discovery => &mut self.discovery,
-            Endpoint::Jwks => &mut self.jwks,
-            Endpoint::Authorize => &mut self.authorize,
-            Endpoint::Token => &mut self.token,
-            Endpoint::Revoke => &mut self.revoke,
-            Endpoint::Introspect => &mut self.introspect,
-            Endpoint::Userinfo => &mut self.userinfo,
-        };
-        *count += 1;
-    }
-}
-
-// === impl RecordedRequest ===
-
-impl RecordedRequest {
-    /// The body read as a form, in its order.
-    pub fn form(&self) -> Vec<(String, String)> {
-        form_urlencoded::parse(&self.body).into_owned().collect()
-    }
-
-    /// The first value of a header as text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-}
-
-impl fmt::Debug for RecordedRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.headers.keys().map(HeaderName::as_str).collect();
-        f.debug_struct("RecordedRequest")
-            .field("headers", &names)
-            .field("body_bytes", &self.body.len())
-            .finish()
-    }
 }

@@ -141,11 +141,7 @@ impl Issuer {
             params.get("email").unwrap_or_default(),
             params.get("password").unwrap_or_default(),
         );
-        let user = self
-            .options
-            .users
-            .iter()
-            .find(|user| user.email.eq_ignore_ascii_case(email) && user.password == password);
+        let user = self.state().directory.log_in(email, password);
         let Some(user) = user else {
             return self.login_page(
                 StatusCode::UNAUTHORIZED,
@@ -165,7 +161,7 @@ impl Issuer {
         } = login;
         let grant = Grant {
             client,
-            user: user.id.clone(),
+            user,
             scope,
             audience,
             nonce,

@@ -18,6 +18,10 @@ pub const WEB_CLIENT: &str = "demo-web";
 pub const BACKEND_CLIENT: &str = "demo-backend";
 /// The second confidential client's secret.
 pub const BACKEND_SECRET: &str = "backend-secret";
+/// The confidential client for the Management API and the events: `client_credentials` only.
+pub const MANAGEMENT_CLIENT: &str = "demo-management";
+/// The management client's secret.
+pub const MANAGEMENT_SECRET: &str = "management-secret";
 /// Where the web client of the demo is called back.
 pub const REDIRECT_URI: &str = "http://127.0.0.1:8080/public/callback";
 
@@ -45,6 +49,10 @@ pub struct AuthOptions {
     pub jwks_cache_control: String,
     /// Every refresh gives a new refresh token, and the use of an old one ends the family.
     pub refresh_rotation: bool,
+    /// Accounts that the Management API knows: those of `users`, and others that cannot log in.
+    pub directory_size: usize,
+    /// How long a connection for events lasts.
+    pub event_connection_life: Duration,
 }
 
 /// A registered client.
@@ -58,6 +66,8 @@ pub struct Client {
     pub grants: Vec<String>,
     /// Scopes of the API: what `client_credentials` gives, and what users may be asked for beside the OpenID ones.
     pub scope: Vec<String>,
+    /// Scopes of the Management API; without any it gets no token for that.
+    pub management_scope: Vec<String>,
     /// Where it may be called back.
     pub redirect_uris: Vec<String>,
     /// Also accept any redirect URI on loopback.
@@ -102,6 +112,8 @@ impl Default for AuthOptions {
             key_slot: 0,
             jwks_cache_control: "public, max-age=15".to_owned(),
             refresh_rotation: true,
+            directory_size: 150,
+            event_connection_life: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -112,6 +124,7 @@ fn demo_clients() -> Vec<Client> {
         secret: Some(MACHINE_SECRET.to_owned()),
         grants: words("client_credentials"),
         scope: words("read:grants write:grants read:profile"),
+        management_scope: Vec::new(),
         redirect_uris: Vec::new(),
         any_loopback_redirect: false,
         auth_id: "3f0f3c1e-6a52-4c8b-9d3a-5b0a7f1c2d4e".to_owned(),
@@ -135,7 +148,16 @@ fn demo_clients() -> Vec<Client> {
         is_grants: false,
         ..machine.clone()
     };
-    vec![machine, web, backend]
+    let management = Client {
+        id: MANAGEMENT_CLIENT.to_owned(),
+        secret: Some(MANAGEMENT_SECRET.to_owned()),
+        scope: Vec::new(),
+        management_scope: words("read:users update:users update:users_app_metadata read:events"),
+        auth_id: "5d1c8f02-94b7-4a63-8e2f-6c0d7b3a9e15".to_owned(),
+        is_grants: false,
+        ..machine.clone()
+    };
+    vec![machine, web, backend, management]
 }
 
 fn demo_users() -> Vec<User> {

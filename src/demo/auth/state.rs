@@ -1,15 +1,19 @@
 //! What the simulated issuer remembers. One lock around everything: nothing here is on a hot path.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::fault::{Counts, Endpoint, Fault, RecordedRequest};
+use super::directory::{Directory, Person};
+use super::events::EventLog;
+use super::fault::{Endpoint, Faults};
 use super::keys::KeyRing;
-use super::options::{AuthOptions, Client, User};
+use super::options::{AuthOptions, Client};
+use super::quota::{Meter, RateLimit};
+use super::seen::Seen;
 
 /// Logins and codes are good this long.
 const SHORT_LIFE: Duration = Duration::from_secs(600);
@@ -35,16 +39,17 @@ pub(super) struct Issuer {
 /// Everything that changes.
 pub(super) struct State {
     pub(super) keys: KeyRing,
-    pub(super) counts: Counts,
-    pub(super) last_token_request: Option<RecordedRequest>,
-    pub(super) last_introspection: Option<RecordedRequest>,
+    pub(super) seen: Seen,
     /// What opaque tokens stand for; those that are not active are gone.
     pub(super) opaque: HashMap<String, Value>,
-    pub(super) faults: BTreeMap<Endpoint, Fault>,
+    pub(super) faults: Faults,
     pub(super) expires_in: ExpiresIn,
     pub(super) jwks_document: Option<Value>,
     pub(super) jwks_cache_control: String,
     pub(super) grants: Grants,
+    pub(super) directory: Directory,
+    pub(super) events: EventLog,
+    pub(super) meter: Meter,
 }
 
 /// What a user lets a client do.
@@ -106,17 +111,27 @@ struct RefreshToken {
 
 impl Issuer {
     pub(super) fn new(options: AuthOptions, url: String, keys: KeyRing) -> Self {
+        let mut meter = Meter::default();
+        for endpoint in [
+            Endpoint::Token,
+            Endpoint::Users,
+            Endpoint::User,
+            Endpoint::UpdateUser,
+        ] {
+            meter.limit(endpoint, Some(RateLimit::PLENTY));
+        }
         let state = Mutex::new(State {
             keys,
-            counts: Counts::default(),
-            last_token_request: None,
-            last_introspection: None,
+            seen: Seen::default(),
             opaque: HashMap::new(),
-            faults: BTreeMap::new(),
+            faults: Faults::default(),
             expires_in: ExpiresIn::default(),
             jwks_document: None,
             jwks_cache_control: options.jwks_cache_control.clone(),
             grants: Grants::default(),
+            directory: Directory::new(&options.users, options.directory_size),
+            events: EventLog::new(options.event_connection_life),
+            meter,
         });
         Self {
             options,
@@ -133,8 +148,9 @@ impl Issuer {
         self.options.clients.iter().find(|client| client.id == id)
     }
 
-    pub(super) fn user(&self, id: &str) -> Option<&User> {
-        self.options.users.iter().find(|user| user.id == id)
+    /// The account with this id, as it is now.
+    pub(super) fn person(&self, id: &str) -> Option<Person> {
+        self.state().directory.get(id).cloned()
     }
 
     pub(super) fn lifetime(&self) -> u64 {

@@ -1,3 +1,7 @@
+mod events;
+mod quota;
+mod users;
+
 use std::time::Duration;
 
 use base64::engine::general_purpose::STANDARD;
@@ -743,6 +747,91 @@ async fn a_restart_keeps_port_keys_and_grants() {
     assert_eq!(redeem(&auth, &code, VERIFIER).await.status, 200);
 }
 
+#[tokio::test]
+async fn requests_are_counted_by_endpoint_and_client() {
+    let auth = auth().await;
+    token(&auth, &machine(&[])).await;
+    token(&auth, &machine(&[("client_secret", "again")])).await;
+    let wrong = [
+        ("grant_type", "client_credentials"),
+        ("client_id", "nobody"),
+        ("client_secret", "x"),
+    ];
+    token(&auth, &wrong).await;
+    let basic = Request::post("/oauth/token")
+        .header(
+            "authorization",
+            format!("Basic {}", STANDARD.encode("demo%2Dclient:no")),
+        )
+        .body(Bytes::new())
+        .unwrap();
+    send(auth.addr(), basic).await.unwrap();
+    form(
+        auth.addr(),
+        "/oauth/revoke",
+        &[("client_id", WEB_CLIENT), ("token", "x")],
+    )
+    .await
+    .unwrap();
+    let userinfo = Request::get("/userinfo?a=b")
+        .header("authorization", format!("Bearer {}", auth.token()))
+        .body(Bytes::new())
+        .unwrap();
+    send(auth.addr(), userinfo).await.unwrap();
+    let by = |endpoint, client| auth.requests_by(endpoint, client);
+    assert_eq!(by(Endpoint::Token, MACHINE_CLIENT), 2);
+    assert_eq!(by(Endpoint::Token, "nobody"), 1);
+    assert_eq!(by(Endpoint::Token, WEB_CLIENT), 0);
+    assert_eq!(by(Endpoint::Revoke, WEB_CLIENT), 1);
+    assert_eq!(by(Endpoint::Userinfo, MACHINE_CLIENT), 1);
+    assert_eq!(
+        auth.counts().token,
+        4,
+        "one of them could not be read, and counts"
+    );
+    assert_eq!(
+        auth.last_request(Endpoint::Userinfo).unwrap().target,
+        "/userinfo?a=b"
+    );
+    assert!(auth.last_request(Endpoint::Users).is_none());
+}
+
+#[tokio::test]
+async fn a_fault_can_end_by_itself_and_a_reply_can_be_lost() {
+    let auth = auth().await;
+    let down = Fault::Status(503, "text/plain".to_owned(), "away".to_owned());
+    auth.set_fault_for(Endpoint::Token, down, 2);
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(token(&auth, &machine(&[])).await.status.as_u16());
+    }
+    assert_eq!(statuses, [503, 503, 200]);
+    auth.set_fault_for(Endpoint::Token, Fault::throttled(7), 1);
+    let throttled = token(&auth, &machine(&[])).await;
+    assert_eq!(
+        (throttled.status.as_u16(), throttled.header("retry-after")),
+        (429, "7")
+    );
+
+    let code = log_in(&auth, &web_request()).await;
+    let first = redeem(&auth, &code, VERIFIER).await.json()["refresh_token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    auth.set_fault_for(Endpoint::Token, Fault::LoseReply, 1);
+    let fields = [
+        ("grant_type", "refresh_token"),
+        ("client_id", WEB_CLIENT),
+        ("refresh_token", first.as_str()),
+    ];
+    assert!(form(auth.addr(), "/oauth/token", &fields).await.is_err());
+    assert_eq!(
+        refresh(&auth, &first).await.status,
+        403,
+        "the token was spent, and asking again is reuse"
+    );
+}
+
 #[test]
 fn debug_shows_no_secret() {
     let options = format!("{:?}", AuthOptions::default());
@@ -751,6 +840,7 @@ fn debug_shows_no_secret() {
         "{options}"
     );
     let request = RecordedRequest {
+        target: "/canary".to_owned(),
         headers: [(http::header::AUTHORIZATION, "canary".parse().unwrap())]
             .into_iter()
             .collect(),

@@ -3,11 +3,12 @@
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::super::body::Body;
 use super::answer::{Params, Received, Refusal, private, private_json, with_type};
+use super::claims::since_1970;
 use super::keys::{KeyChoice, Signer};
 use super::options::Client;
 use super::state::{ExpiresIn, Grant, Issuer};
@@ -19,12 +20,17 @@ impl Issuer {
     /// The token endpoint.
     pub(super) fn token(&self, request: &Received) -> Response<Body> {
         match self.tokens(request) {
-            Ok(body) => private_json(StatusCode::OK, &body),
+            Ok((body, headers)) => {
+                let mut response = private_json(StatusCode::OK, &body);
+                response.headers_mut().extend(headers);
+                response
+            }
             Err(refusal) => refusal.into_response(),
         }
     }
 
-    fn tokens(&self, request: &Received) -> Result<Value, Refusal> {
+    /// The reply, with what there is to tell in headers.
+    fn tokens(&self, request: &Received) -> Result<(Value, HeaderMap), Refusal> {
         let params = request.params()?;
         let client = self.authenticate(request, &params)?;
         let grant = params.require("grant_type")?;
@@ -43,21 +49,33 @@ impl Issuer {
             refusal.uri = Some(CLIENT_GRANT_TYPES);
             return Err(refusal);
         }
-        match grant {
-            "client_credentials" => self.client_credentials(client, &params),
+        let reply = match grant {
+            "client_credentials" => return self.client_credentials(client, &params),
             "authorization_code" => self.authorization_code(client, &params),
             _ => self.refresh_token(client, &params),
-        }
+        };
+        Ok((reply?, HeaderMap::new()))
     }
 
-    fn client_credentials(&self, client: &Client, params: &Params) -> Result<Value, Refusal> {
-        let audience = self.audience(params)?;
+    fn client_credentials(
+        &self,
+        client: &Client,
+        params: &Params,
+    ) -> Result<(Value, HeaderMap), Refusal> {
+        let management = self.management_audience();
+        let (audience, granted) = match params.get("audience") {
+            Some(audience) if audience == management => (audience, &client.management_scope),
+            _ => (self.audience(params)?, &client.scope),
+        };
+        if audience == management && granted.is_empty() {
+            return Err(Refusal::no_client_grant(audience));
+        }
         let scope = match params.get("scope") {
-            None => client.scope.join(" "),
+            None => granted.join(" "),
             Some(scope) => {
                 let refused: Vec<_> = scope
                     .split(' ')
-                    .filter(|word| !client.scope.iter().any(|known| known == word))
+                    .filter(|word| !granted.iter().any(|known| known == word))
                     .collect();
                 if !refused.is_empty() {
                     let description =
@@ -71,12 +89,28 @@ impl Issuer {
                 scope.to_owned()
             }
         };
+        let headers = self.counted(client)?;
         let claims = self.machine_claims(client, audience, &scope);
-        Ok(json!({
+        let reply = json!({
             "access_token": self.sign(&claims)?,
             "expires_in": self.expires_in(),
             "token_type": "Bearer",
-        }))
+        });
+        Ok((reply, headers))
+    }
+
+    /// Takes a token from the client's quota, and tells what is left of that.
+    fn counted(&self, client: &Client) -> Result<HeaderMap, Refusal> {
+        let Some(told) = self.state().meter.token(&client.id, since_1970()) else {
+            return Ok(HeaderMap::new());
+        };
+        if !told.exceeded {
+            return Ok(told.headers);
+        }
+        let (status, description) = (StatusCode::TOO_MANY_REQUESTS, "Client quota exceeded");
+        let mut refusal = Refusal::new(status, "too_many_requests", description);
+        *refusal.headers = told.headers;
+        Err(refusal)
     }
 
     fn authorization_code(&self, client: &Client, params: &Params) -> Result<Value, Refusal> {
@@ -130,13 +164,13 @@ impl Issuer {
         refresh_token: Option<String>,
     ) -> Result<Value, Refusal> {
         let user = self
-            .user(&grant.user)
+            .person(&grant.user)
             .ok_or_else(|| Refusal::invalid_grant("The user does not exist."))?;
         let text = scope.join(" ");
         let mut reply = Map::new();
         reply.insert(
             "access_token".to_owned(),
-            self.sign(&self.user_claims(user, grant, &text))?.into(),
+            self.sign(&self.user_claims(&user, grant, &text))?.into(),
         );
         if let Some(token) = refresh_token {
             reply.insert("refresh_token".to_owned(), token.into());
@@ -144,7 +178,7 @@ impl Issuer {
         if scope.iter().any(|scope| scope == "openid") {
             reply.insert(
                 "id_token".to_owned(),
-                self.sign(&self.id_claims(user, grant))?.into(),
+                self.sign(&self.id_claims(&user, grant))?.into(),
             );
         }
         reply.insert("scope".to_owned(), text.into());
