@@ -19,7 +19,6 @@ const FUTURE: &[(&[&str], &[&str])] = &[
         &[
             "errors",
             "tokens",
-            "cache",
             "refresh_window",
             "forward_client_address",
             "introspect_clients",

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::Size;
+use super::units::{Dur, Percent, Size};
 
 /// An OAuth surface: endpoints for clients that the gateway serves in front of an issuer.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -19,6 +19,8 @@ pub struct OAuthSurface {
     pub grants: Vec<Grant>,
     /// Size of a request body at most; larger: 413.
     pub max_body: Size,
+    /// Reuse of client_credentials tokens.
+    pub cache: OAuthCache,
 }
 
 /// Paths of endpoints that are not where `prefix` puts them.
@@ -27,6 +29,23 @@ pub struct OAuthSurface {
 pub struct Paths {
     /// The token endpoint, the whole path: `"/oauth2/tokens"`.
     pub token: Option<String>,
+}
+
+/// Reuse of client_credentials tokens: equal requests of one client, with the same secret, get one token from the issuer.
+/// Refusals are remembered as well: 401 and 403 for five seconds, 429 as long as its `Retry-After` says. Tokens that are
+/// bound to a key or certificate, and those of requests with a `client_assertion` or a `DPoP` header, are never reused.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OAuthCache {
+    /// Whether tokens are reused.
+    pub enabled: bool,
+    /// Tokens kept at most.
+    pub max_entries: u64,
+    /// A token is reused for this share of its lifetime at most; up to a tenth less, at random, so that clients do not
+    /// renew all at once.
+    pub reuse: Percent,
+    /// Never is a token given that has less left than this.
+    pub min_remaining: Dur,
 }
 
 /// A grant of RFC 6749.
@@ -67,6 +86,18 @@ impl Default for OAuthSurface {
             paths: Paths::default(),
             grants: Grant::ALL.to_vec(),
             max_body: Size::kib(64),
+            cache: OAuthCache::default(),
+        }
+    }
+}
+
+impl Default for OAuthCache {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            max_entries: 10_000,
+            reuse: Percent(80.0),
+            min_remaining: Dur::secs(60),
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
+use std::sync::Arc;
 
+use super::quota::Quotas;
+use super::reuse::Reuse;
+use crate::keys::KeyStore;
 use crate::outbound::{Outbound, OutboundError, Reply};
 use crate::telemetry::trace::Trace;
 
@@ -18,6 +22,12 @@ pub struct TokenIssuer {
     pub token_endpoint: http::Uri,
     /// Tells the issuer which trace its answer belongs to.
     pub trace: Trace,
+    /// Where its quotas are shown.
+    pub quotas: Quotas,
+    /// Its keys: a token whose key is withdrawn is not given again.
+    pub keys: Arc<KeyStore>,
+    /// The tokens that are given again, where they are.
+    pub reuse: Option<Arc<Reuse>>,
 }
 
 impl TokenIssuer {
@@ -28,8 +38,13 @@ impl TokenIssuer {
         form: Bytes,
     ) -> Result<Reply, OutboundError> {
         self.trace.tell(&mut headers);
-        self.outbound
+        let reply = self
+            .outbound
             .post_form(&self.token_endpoint, headers, form, MAX_REPLY)
-            .await
+            .await;
+        if let Ok(reply) = &reply {
+            self.quotas.note(&reply.headers);
+        }
+        reply
     }
 }

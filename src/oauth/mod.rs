@@ -1,12 +1,12 @@
 //! The OAuth surface: what clients of the issuer see of it through the gateway.
 //!
 //! ```text
-//! head, body ─► form (parameters) ─► grant ─► client_auth ─► Forward ─► client ─► issuer
-//!                                                                                   │
-//!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────┘
+//! head, body ─► form (parameters) ─► grant ─► client_auth ─► Forward ─► (reuse) ─► client ─► issuer
+//!                                                                                               │
+//!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────────────────┘
 //! ```
 //!
-//! Everything but [`client`] takes values and returns values. Parameters, codes, verifiers, secrets
+//! Everything but [`client`] and [`reuse`] takes values and returns values. Parameters, codes, verifiers, secrets
 //! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
 
 pub mod client;
@@ -14,7 +14,9 @@ pub mod client_auth;
 pub mod errors;
 pub mod form;
 pub mod grant;
+pub mod quota;
 pub mod reply;
+pub mod reuse;
 pub mod token;
 
 use std::sync::Arc;
@@ -22,7 +24,9 @@ use std::sync::Arc;
 pub use client::TokenIssuer;
 pub use errors::OAuthError;
 pub use grant::Grant;
+pub use quota::Quotas;
 pub use reply::Outcome;
+pub use reuse::Reuse;
 pub use token::{TokenReply, token};
 
 /// One mounted OAuth surface (`[oauth.NAME]`), as compiled from the configuration.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Serves `POST {prefix}/token`.
@@ -60,6 +61,9 @@ async fn ask(mount: &Mount, head: &Parts, body: Bytes, trace: Trace) -> TokenRep
         outbound: mount.provider.outbound().clone(),
         token_endpoint,
         trace,
+        quotas: mount.quotas.clone(),
+        keys: Arc::clone(&mount.provider.issuer.keys),
+        reuse: mount.reuse.clone(),
     };
     oauth::token(&mount.surface, &issuer, head, body).await
 }

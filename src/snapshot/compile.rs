@@ -1,6 +1,6 @@
 //! From the file to its meaning, or to every mistake in it.
 
-use super::{Limits, Snapshot, issuers, routes, telemetry, tls, traffic, upstreams};
+use super::{Limits, Snapshot, issuers, reuse, routes, telemetry, tls, traffic, upstreams};
 use crate::at;
 use crate::authn::Issuers;
 use crate::authn::known::{Bounds, KnownTokens};
@@ -66,7 +66,8 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let upstreams = upstreams::build(&config, env, mistakes);
     let shared = traffic::store(&config, env, mistakes);
     let mut table = RouteTable::default();
-    routes::mount(&config, env, &providers, &mut table, mistakes);
+    let reuse = reuse::build(&config, env, mistakes);
+    routes::mount(&config, env, &providers, &reuse, &mut table, mistakes);
     routes::build(&config, env, &providers, &upstreams, &mut table, mistakes);
     routes::describe(&providers, &mut table);
     if !mistakes.is_empty() {
@@ -96,6 +97,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         telemetry,
         outside: Arc::new(env.metrics.route(&"-".into())),
         shared,
+        reuse,
         config,
     })
 }

@@ -9,6 +9,7 @@ mod compile;
 mod issuer_rules;
 mod issuers;
 mod opaque;
+mod reuse;
 mod routes;
 mod rules;
 mod telemetry;
@@ -30,7 +31,7 @@ use crate::headers::{HeaderRules, IdentityGuard};
 use crate::identity::Clock;
 use crate::keys::fetch;
 use crate::limit;
-use crate::oauth::Surface;
+use crate::oauth::{Quotas, Reuse, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
@@ -81,6 +82,8 @@ pub struct Snapshot {
     pub outside: Arc<RouteMetrics>,
     /// What gateways share, if there is a `[store]`.
     pub shared: Option<Arc<Redis>>,
+    /// What each surface that reuses tokens gives again. Revocation forgets tokens there.
+    pub reuse: Vec<Arc<Reuse>>,
 }
 
 /// Limits and deadlines: `[server]`.
@@ -175,6 +178,10 @@ pub struct Mount {
     pub surface: Surface,
     /// The issuer that it speaks for.
     pub provider: Provider,
+    /// The tokens that it gives again, if it does.
+    pub reuse: Option<Arc<Reuse>>,
+    /// Where the issuer's quotas are shown.
+    pub quotas: Quotas,
     /// Its metrics as a route.
     pub metrics: Arc<RouteMetrics>,
 }

@@ -4,7 +4,7 @@ use super::compile::{Env, dangling};
 use super::{METADATA_PATH, Mount, Provider, Route, Target, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
-use crate::oauth::{Grant, Surface};
+use crate::oauth::{Grant, Quotas, Reuse, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
 use crate::route::{Methods, RouteError, RouteTable};
@@ -17,6 +17,7 @@ pub(super) fn mount(
     config: &Config,
     env: &Env,
     providers: &[Provider],
+    reuse: &[Arc<Reuse>],
     table: &mut Table,
     mistakes: &mut Vec<Mistake>,
 ) {
@@ -42,7 +43,7 @@ pub(super) fn mount(
             .iter()
             .find(|provider| *provider.issuer.rules.name == **issuer);
         if let (Some(provider), Some(path)) = (provider, path) {
-            let target = Target::Token(Arc::new(mounted(name, surface, provider, env)));
+            let target = Target::Token(Arc::new(mounted(name, surface, provider, reuse, env)));
             insert(
                 table,
                 &[],
@@ -64,7 +65,13 @@ pub(super) fn describe(providers: &[Provider], table: &mut Table) {
     }
 }
 
-fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env: &Env) -> Mount {
+fn mounted(
+    name: &str,
+    surface: &config::OAuthSurface,
+    provider: &Provider,
+    reuse: &[Arc<Reuse>],
+    env: &Env,
+) -> Mount {
     let name: Arc<str> = name.into();
     let grant = |grant: &config::Grant| match grant {
         config::Grant::ClientCredentials => Grant::ClientCredentials,
@@ -73,6 +80,8 @@ fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env:
     };
     Mount {
         metrics: Arc::new(env.metrics.route(&format!("oauth.{name}").into())),
+        reuse: reuse.iter().find(|of| of.surface() == &*name).cloned(),
+        quotas: Quotas::new(&provider.issuer.rules.name, &env.metrics),
         surface: Surface {
             name,
             grants: surface.grants.iter().map(grant).collect(),

@@ -21,6 +21,7 @@ mod oauth;
 mod opaque;
 mod proxying;
 mod refusals;
+mod reuse;
 mod revocation;
 mod rim;
 mod smoke;
