@@ -128,7 +128,7 @@ async fn nobody_gets_a_token_that_is_not_his() {
                 // Each kind of secret meets each client, in waves that begin elsewhere.
                 let kind = (number / CLIENTS + wave) % 5;
                 let (secret, right) = match kind {
-                    0 | 1 | 2 => (format!("secret-{client}"), true),
+                    0..=2 => (format!("secret-{client}"), true),
                     3 => (format!("secret-{}", (client + 1) % CLIENTS), false),
                     _ => (format!("Secret-{client}"), false),
                 };
