@@ -9,7 +9,7 @@ const FUTURE: &[(&[&str], &[&str])] = &[
     (&["issuer", "*"], &["revocation_endpoint"]),
     (
         &["oauth", "*"],
-        &["tokens", "cache", "refresh_window", "introspect_clients"],
+        &["tokens", "refresh_window", "introspect_clients"],
     ),
     (&["oauth", "*", "paths"], &["revoke", "introspect"]),
     (&["upstream", "*"], &["token"]),

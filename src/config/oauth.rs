@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::Size;
+use super::units::{Dur, Percent, Size};
 
 /// An OAuth surface: endpoints for clients that the gateway serves in front of an issuer.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -30,6 +30,8 @@ pub struct OAuthSurface {
     /// `auth0-forwarded-for`: the one that `trusted_proxies` say, else the peer's. The issuer has to be told to believe
     /// it. What clients send under this name never reaches the issuer.
     pub forward_client_address: bool,
+    /// Reuse of client_credentials tokens.
+    pub cache: OAuthCache,
 }
 
 /// What errors of an OAuth surface look like.
@@ -55,6 +57,23 @@ pub struct Paths {
     pub authorize: Option<String>,
     /// The userinfo endpoint.
     pub userinfo: Option<String>,
+}
+
+/// Reuse of client_credentials tokens: equal requests of one client, with the same secret, get one token from the issuer.
+/// Refusals are remembered as well: 401 and 403 for five seconds, 429 as long as its `Retry-After` says. Tokens that are
+/// bound to a key or certificate, and those of requests with a `client_assertion` or a `DPoP` header, are never reused.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OAuthCache {
+    /// Whether tokens are reused.
+    pub enabled: bool,
+    /// Tokens kept at most.
+    pub max_entries: u64,
+    /// A token is reused for this share of its lifetime at most; up to a tenth less, at random, so that clients do not
+    /// renew all at once.
+    pub reuse: Percent,
+    /// Never is a token given that has less left than this.
+    pub min_remaining: Dur,
 }
 
 /// A grant of RFC 6749.
@@ -97,6 +116,18 @@ impl Default for OAuthSurface {
             max_body: Size::kib(64),
             errors: ErrorFormat::default(),
             forward_client_address: false,
+            cache: OAuthCache::default(),
+        }
+    }
+}
+
+impl Default for OAuthCache {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            max_entries: 10_000,
+            reuse: Percent(80.0),
+            min_remaining: Dur::secs(60),
         }
     }
 }

@@ -4,7 +4,11 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use std::sync::Arc;
 
+use super::quota::Quotas;
+use super::reuse::Reuse;
+use crate::keys::KeyStore;
 use crate::outbound::{Outbound, OutboundError, Reply};
 use crate::telemetry::trace::Trace;
 
@@ -22,6 +26,12 @@ pub struct TokenIssuer {
     pub trace: Trace,
     /// The client's address, if the issuer is to learn it.
     pub client: Option<IpAddr>,
+    /// Where its quotas are shown.
+    pub quotas: Quotas,
+    /// Its keys: a token whose key is withdrawn is not given again.
+    pub keys: Arc<KeyStore>,
+    /// The tokens that are given again, where they are.
+    pub reuse: Option<Arc<Reuse>>,
 }
 
 impl TokenIssuer {
@@ -32,8 +42,13 @@ impl TokenIssuer {
         form: Bytes,
     ) -> Result<Reply, OutboundError> {
         self.trace.tell(&mut headers);
-        self.outbound
+        let reply = self
+            .outbound
             .post_form(&self.token_endpoint, headers, form, MAX_REPLY)
-            .await
+            .await;
+        if let Ok(reply) = &reply {
+            self.quotas.note(&reply.headers);
+        }
+        reply
     }
 }

@@ -117,6 +117,11 @@ impl Params {
         Some(value)
     }
 
+    /// Names and values, in the order they came.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// All parameters as a form body, in the order they came.
     #[must_use]
     pub fn to_form(&self) -> Bytes {

@@ -1,15 +1,15 @@
 //! The OAuth surface: what clients of the issuer see of it through the gateway.
 //!
 //! ```text
-//! head, body ─► form (parameters) ─► grant ─► client_auth ─► Forward ─► client ─► issuer
-//!                                                                                   │
-//!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────┘
+//! head, body ─► form (parameters) ─► grant ─► client_auth ─► Forward ─► (reuse) ─► client ─► issuer
+//!                                                                                               │
+//!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────────────────┘
 //! ```
 //!
 //! Beside it, [`authorize`] sends browsers on, [`userinfo`] asks as the caller does, and
 //! [`endpoint`] shows the issuer's own documents; [`envelope`] dresses errors.
 //!
-//! Everything but [`client`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
+//! Everything but [`client`], [`reuse`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
 //! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
 
 pub mod authorize;
@@ -20,7 +20,9 @@ pub mod envelope;
 pub mod errors;
 pub mod form;
 pub mod grant;
+pub mod quota;
 pub mod reply;
+pub mod reuse;
 pub mod token;
 pub mod userinfo;
 
@@ -31,7 +33,9 @@ pub use endpoint::{Answer, Endpoint};
 pub use envelope::ErrorFormat;
 pub use errors::OAuthError;
 pub use grant::Grant;
+pub use quota::Quotas;
 pub use reply::Outcome;
+pub use reuse::Reuse;
 pub use token::{TokenReply, token};
 
 /// One mounted OAuth surface (`[oauth.NAME]`), as compiled from the configuration.

@@ -17,6 +17,8 @@ use crate::outbound::Reply;
 pub enum Outcome {
     /// The issuer issued a token.
     Issued,
+    /// A token that was issued before, or for somebody who asked for the same at the same time.
+    Reused,
     /// The issuer answered 4xx.
     RefusedByIssuer,
     /// The issuer answered 5xx.
@@ -62,8 +64,9 @@ const MAX_LIFETIME: u64 = 1 << 53;
 
 impl Outcome {
     /// Every outcome, for labels that are resolved ahead.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Issued,
+        Self::Reused,
         Self::RefusedByIssuer,
         Self::IssuerError,
         Self::InvalidRequest,
@@ -84,6 +87,7 @@ impl Outcome {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Issued => "issued",
+            Self::Reused => "reused",
             Self::RefusedByIssuer => "refused_by_issuer",
             Self::IssuerError => "issuer_error",
             Self::InvalidRequest => "invalid_request",

@@ -28,6 +28,9 @@ pub struct TokenReply {
     pub outcome: &'static str,
 }
 
+/// What the issuer made of a request: the client's answer, or why there is none.
+pub(super) type Answer = Result<(Response<Bytes>, reply::Outcome), OAuthError>;
+
 /// A token request that may go to the issuer. `Debug` shows no credential.
 #[derive(Debug)]
 pub struct Forward {
@@ -94,33 +97,48 @@ pub async fn token(
         }
     };
     let grant = forward.grant.as_str();
-    let sent = issuer.post(forward.headers, forward.params.to_form()).await;
-    let reply = match sent {
-        Ok(reply) => reply,
-        Err(cause) => {
-            let error = OAuthError::from(&cause);
-            let (name, status) = (&surface.name, error.status().as_u16());
-            tracing::warn!(surface = %name, grant, status, %cause, "token request failed");
-            return failed(surface, grant, error);
+    let answer = match &issuer.reuse {
+        Some(reuse) => reuse.answer(issuer, &forward).await,
+        None => {
+            let form = forward.params.to_form();
+            ask(&surface.name, forward.grant, issuer, forward.headers, form).await
         }
     };
-    let issuer_status = reply.status;
-    match reply::answer(reply) {
-        Ok((response, outcome)) => {
-            report(surface, grant, issuer_status);
-            TokenReply {
-                response,
-                grant,
-                outcome: outcome.as_str(),
-            }
-        }
+    match answer {
+        Ok((response, outcome)) => TokenReply {
+            response,
+            grant,
+            outcome: outcome.as_str(),
+        },
+        Err(error) => failed(surface, grant, error),
+    }
+}
+
+/// Asks the issuer, once, and logs what came of it if that is no token.
+pub(super) async fn ask(
+    surface: &str,
+    grant: Grant,
+    issuer: &TokenIssuer,
+    headers: HeaderMap,
+    form: Bytes,
+) -> Answer {
+    let grant = grant.as_str();
+    let reply = issuer.post(headers, form).await.map_err(|cause| {
+        let error = OAuthError::from(&cause);
+        let status = error.status().as_u16();
+        tracing::warn!(%surface, grant, status, %cause, "token request failed");
+        error
+    })?;
+    let came = reply.status;
+    let answer = reply::answer(reply);
+    match &answer {
+        Ok(_) => report(surface, grant, came),
         Err(error) => {
-            let (name, status) = (&surface.name, error.status().as_u16());
-            let came = issuer_status.as_u16();
-            tracing::warn!(surface = %name, grant, status, issuer_status = came, cause = %error, "token request failed");
-            failed(surface, grant, error)
+            let (status, came) = (error.status().as_u16(), came.as_u16());
+            tracing::warn!(%surface, grant, status, issuer_status = came, cause = %error, "token request failed");
         }
     }
+    answer
 }
 
 /// Whether and how a token request goes to the issuer. Decided on values; asks nobody.
@@ -182,8 +200,8 @@ fn failed(surface: &Surface, grant: &'static str, error: OAuthError) -> TokenRep
 }
 
 /// One line for an error of the issuer, without its body: that may quote what the client sent.
-fn report(surface: &Surface, grant: &'static str, status: StatusCode) {
-    let (surface, code) = (&surface.name, status.as_u16());
+fn report(surface: &str, grant: &'static str, status: StatusCode) {
+    let code = status.as_u16();
     if status.is_server_error() {
         tracing::warn!(%surface, grant, status = code, "the token endpoint failed");
     } else if status.is_client_error() {

@@ -1,7 +1,9 @@
 use super::*;
-use crate::oauth::ErrorFormat;
+use crate::keys::{KeyPolicy, KeyStore};
+use crate::oauth::{ErrorFormat, Quotas};
 use crate::outbound::Outbound;
 use crate::outbound::testing::{Act, Server};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Trace;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use std::io::Write;
@@ -220,12 +222,31 @@ fn whose_address_the_issuer_learns() {
 
 // === Against a server ===
 
+/// A store without keys.
+fn key_store() -> Arc<KeyStore> {
+    let second = Duration::from_secs(1);
+    Arc::new(KeyStore::new(KeyPolicy {
+        ttl: second,
+        min_ttl: second,
+        max_ttl: second,
+        max_stale: second,
+        cooldown: second,
+        patience: second,
+    }))
+}
+
 fn issuer(server: &Server) -> TokenIssuer {
     TokenIssuer {
         outbound: Outbound::new(None, Duration::from_millis(500)).unwrap(),
         token_endpoint: server.uri("/oauth/token"),
         trace: Trace::of(&HeaderMap::new(), false, 0.0),
         client: None,
+        quotas: Quotas::new(
+            &"bonterra".into(),
+            &Arc::new(Metrics::new("0", "0").unwrap()),
+        ),
+        keys: key_store(),
+        reuse: None,
     }
 }
 

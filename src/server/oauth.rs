@@ -14,6 +14,7 @@ use http::Response;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Serves `POST {prefix}/token`.
@@ -85,6 +86,9 @@ async fn ask(
         token_endpoint,
         trace,
         client,
+        quotas: mount.quotas.clone(),
+        keys: Arc::clone(&mount.provider.issuer.keys),
+        reuse: mount.reuse.clone(),
     };
     oauth::token(&mount.surface, &issuer, head, body).await
 }

@@ -1,6 +1,8 @@
 //! From the file to its meaning, or to every mistake in it.
 
-use super::{Limits, Snapshot, internal_jwt, issuers, routes, telemetry, tls, traffic, upstreams};
+use super::{
+    Limits, Snapshot, internal_jwt, issuers, reuse, routes, telemetry, tls, traffic, upstreams,
+};
 use crate::at;
 use crate::authn::Issuers;
 use crate::authn::known::{Bounds, KnownTokens};
@@ -66,7 +68,8 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let upstreams = upstreams::build(&config, env, mistakes);
     let shared = traffic::store(&config, env, mistakes);
     let mut table = RouteTable::default();
-    let mounts = routes::mount(&config, env, &providers, &mut table, mistakes);
+    let reuse = reuse::build(&config, env, mistakes);
+    let mounts = routes::mount(&config, env, &providers, &reuse, &mut table, mistakes);
     let internal = internal_jwt::build(&config, env, mistakes);
     routes::build(
         &config, env, &providers, &upstreams, &internal, &mut table, mistakes,
@@ -102,6 +105,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         outside: Arc::new(env.metrics.route(&"-".into())),
         shared,
         internal,
+        reuse,
         config,
     })
 }

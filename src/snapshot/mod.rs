@@ -10,6 +10,7 @@ mod internal_jwt;
 mod issuer_rules;
 mod issuers;
 mod opaque;
+mod reuse;
 mod routes;
 mod rules;
 mod telemetry;
@@ -33,7 +34,7 @@ use crate::identity::Clock;
 use crate::internal_jwt::Minter;
 use crate::keys::fetch;
 use crate::limit;
-use crate::oauth::{Endpoint, Surface};
+use crate::oauth::{Endpoint, Quotas, Reuse, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
@@ -89,6 +90,8 @@ pub struct Snapshot {
     pub shared: Option<Arc<Redis>>,
     /// What the gateway signs for upstreams.
     pub internal: Internal,
+    /// What each surface that reuses tokens gives again. Revocation forgets tokens there.
+    pub reuse: Vec<Arc<Reuse>>,
 }
 
 /// Limits and deadlines: `[server]`.
@@ -189,6 +192,10 @@ pub struct Mount {
     pub surface: Surface,
     /// The issuer that it speaks for.
     pub provider: Provider,
+    /// The tokens that it gives again, if it does.
+    pub reuse: Option<Arc<Reuse>>,
+    /// Where the issuer's quotas are shown.
+    pub quotas: Quotas,
     /// Its metrics as a route.
     pub metrics: Arc<RouteMetrics>,
 }

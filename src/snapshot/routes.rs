@@ -6,7 +6,7 @@ use super::{Mount, Provider, Route, Target, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::internal_jwt::Minter;
-use crate::oauth::{Endpoint, ErrorFormat, Grant, Surface};
+use crate::oauth::{Endpoint, ErrorFormat, Grant, Quotas, Reuse, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
 use crate::route::{Methods, RouteError, RouteTable};
@@ -19,6 +19,7 @@ pub(super) fn mount(
     config: &Config,
     env: &Env,
     providers: &[Provider],
+    reuse: &[Arc<Reuse>],
     table: &mut Table,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<Arc<Mount>> {
@@ -47,7 +48,7 @@ pub(super) fn mount(
         let (Some(provider), Some([token, authorize, userinfo])) = (provider, paths) else {
             continue;
         };
-        let mount = Arc::new(mounted(name, surface, provider, env));
+        let mount = Arc::new(mounted(name, surface, provider, reuse, env));
         let other = |endpoint| Target::Endpoint(Arc::clone(&mount), endpoint);
         let before = mistakes.len();
         for (path, target) in [
@@ -124,7 +125,13 @@ pub(super) fn publish(internal: &Internal, table: &mut Table) {
     }
 }
 
-fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env: &Env) -> Mount {
+fn mounted(
+    name: &str,
+    surface: &config::OAuthSurface,
+    provider: &Provider,
+    reuse: &[Arc<Reuse>],
+    env: &Env,
+) -> Mount {
     let name: Arc<str> = name.into();
     let grant = |grant: &config::Grant| match grant {
         config::Grant::ClientCredentials => Grant::ClientCredentials,
@@ -137,6 +144,8 @@ fn mounted(name: &str, surface: &config::OAuthSurface, provider: &Provider, env:
     };
     Mount {
         metrics: Arc::new(env.metrics.route(&format!("oauth.{name}").into())),
+        reuse: reuse.iter().find(|of| of.surface() == &*name).cloned(),
+        quotas: Quotas::new(&provider.issuer.rules.name, &env.metrics),
         surface: Surface {
             name,
             grants: surface.grants.iter().map(grant).collect(),

@@ -83,6 +83,12 @@ metrics! {
     oauth_requests_total: IntCounterVec ["surface", "endpoint", "grant", "outcome"],
     /// Seconds that a request to the OAuth surface took, the issuer included.
     oauth_request_duration_seconds: HistogramVec ["surface", "endpoint"],
+    /// Requests for tokens that may be reused, by result: hit, miss, coalesced (shared the answer to somebody else's equal request), or refused (the issuer had refused an equal one a moment ago).
+    oauth_cache_requests_total: IntCounterVec ["surface", "result"],
+    /// What an issuer's last reply left of a quota, by bucket.
+    issuer_quota_remaining: IntGaugeVec ["issuer", "bucket"],
+    /// The whole of that quota.
+    issuer_quota_limit: IntGaugeVec ["issuer", "bucket"],
     /// Spans that the collector of `[telemetry]` has taken.
     trace_spans_exported_total: IntCounter [],
     /// Spans that were dropped, because the queue was full or the collector did not take them.

@@ -22,6 +22,7 @@ mod oauth;
 mod opaque;
 mod proxying;
 mod refusals;
+mod reuse;
 mod revocation;
 mod rim;
 mod smoke;
