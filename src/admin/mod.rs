@@ -173,6 +173,8 @@ async fn revoke(request: Request<Incoming>, shared: &Shared) -> Reply {
     };
     match snapshot.tokens.store().revoke(revocation, now).await {
         Ok(()) => {
+            // Bought again, tokens are new ones. It is rare enough not to look for the one.
+            snapshot.reuse.iter().for_each(|reuse| reuse.forget_all());
             tracing::info!(revoked = done.revoked, until = done.until, "revoked");
             let text = serde_json::to_string(&done).unwrap_or_default();
             reply(StatusCode::OK, "application/json", text + "\n")

@@ -1,13 +1,14 @@
 //! Reuse of machines' tokens: fewer are bought, and nobody gets one that is not his.
 
 use crate::harness::{CONFIG, Reply, Request, World, eventually, request, with_lines};
+use crate::revocation::{asks, revoke};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bonterra_gateway::demo::auth::{AuthOptions, Client, Endpoint, Fault};
 use bonterra_gateway::snapshot::compile;
 use bonterra_gateway::{app, config};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 const MACHINE: [(&str, &str); 3] = [
@@ -363,6 +364,26 @@ async fn tokens_outlive_a_reload_that_leaves_them_alone() {
     token(&world.machine().send().await);
     token(&world.machine().send().await);
     assert_eq!(world.auth.counts().token, 4, "switched off");
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_given_to_nobody_again() {
+    let world = World::with(&config()).await;
+    let orders = |token: &str| {
+        [
+            json!({"token": token}),
+            json!({"issuer": "bonterra", "sub": "demo-client@clients", "issued_until": 1}),
+        ]
+    };
+    for order in 0..2 {
+        let kept = token(&world.machine().send().await);
+        assert_eq!(token(&world.machine().send().await), kept);
+        let (status, text) = revoke(&world, orders(&kept)[order].clone()).await;
+        assert_eq!(status, 200, "{text}");
+        let next = token(&world.machine().send().await);
+        assert_ne!(next, kept);
+        assert_eq!(asks(&world, &next).await, 200);
+    }
 }
 
 #[test]
