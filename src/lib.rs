@@ -9,6 +9,7 @@
 //!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, headers, upstream
 //!             │                                            └ 101 ─► tunnel               proxy::upgrade
 //!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
+//!             ├ Endpoint(mount, endpoint) ─► 302, the issuer's documents, userinfo       oauth, outbound
 //!             ├ Options(allow), Preflight(route) ─► 204                                  server, cors
 //!             ├ CountAddress, CountCaller ─► here or in Redis, then once more            limit, store
 //!             ├ Needs(keys of an issuer) ─► one shared fetch, then once more             keys

@@ -8,8 +8,8 @@
 //!  issuer                   one question a key, which goes on if those who wait leave
 //! ```
 //!
-//! The key is all that shaped an answer, the secret included ([`key`]): who has not proved himself in
-//! the same way never shares one. What may be kept is decided on values ([`kept`], [`refusal`]).
+//! The key is all that shaped an answer, the secret included (`key`): who has not proved himself in
+//! the same way never shares one. What may be kept is decided on values (`kept`, `refusal`).
 
 mod kept;
 mod key;
