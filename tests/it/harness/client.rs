@@ -1,5 +1,6 @@
 //! A client that sends just what it is told and reads whole replies. One connection a request.
 
+use super::sweep::sweep_reply;
 use super::within;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -114,11 +115,13 @@ impl Request {
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         driver.abort();
-        Ok(Reply {
+        let reply = Reply {
             status: head.status.as_u16(),
             headers: head.headers,
             body,
-        })
+        };
+        sweep_reply(&reply);
+        Ok(reply)
     }
 }
 
@@ -128,6 +131,11 @@ impl Reply {
         self.headers
             .get(name)
             .map(|value| value.to_str().expect("ASCII"))
+    }
+
+    /// Whether a header field has this very value.
+    pub fn header_is(&self, name: &str, value: &str) -> bool {
+        self.headers.get(name).is_some_and(|own| own == value)
     }
 
     pub fn text(&self) -> String {

@@ -14,6 +14,7 @@ mod recorder;
 mod redis;
 mod scripted;
 pub mod strict;
+pub mod sweep;
 pub mod tls_upstream;
 
 pub use client::{Reply, Request, request};
@@ -33,7 +34,9 @@ use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use sweep::{Counted, Searched};
 use tempfile::TempDir;
 
 /// Longer than anything here may take; only a hang reaches it.
@@ -45,6 +48,7 @@ pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub log: LogSink,
+    _counted: Counted,
     folder: TempDir,
 }
 
@@ -180,8 +184,11 @@ impl Gateway {
         let folder = TempDir::new().expect("a folder");
         let path = folder.path().join("gateway.toml");
         std::fs::write(&path, config).expect("written");
+        sweep::install();
         let log = LogSink::default();
-        let app = match App::start_in(env, path, log.clone(), Inherited::default()).await {
+        let counted = Counted(Arc::clone(&env.metrics));
+        let access = Searched("an access log", log.clone());
+        let app = match App::start_in(env, path, access, Inherited::default()).await {
             Ok(app) => app,
             Err(error) => panic!("the gateway does not start:\n{error}"),
         };
@@ -191,6 +198,7 @@ impl Gateway {
             admin: app.admin.tcp().expect("an IP address"),
             app,
             log,
+            _counted: counted,
             folder,
         }
     }
@@ -202,7 +210,9 @@ impl Gateway {
 
     /// A request to the admin listener.
     pub async fn admin(&self, method: &str, path: &str) -> Reply {
-        request(self.admin, method, path).send().await
+        let reply = request(self.admin, method, path).send().await;
+        sweep::sweep(path, &reply.body);
+        reply
     }
 
     /// The value of a metric, written as in the exposition: `gateway_x{a="b"}`. 0 if absent.

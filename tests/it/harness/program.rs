@@ -1,5 +1,6 @@
 //! The program itself, as a process of its own.
 
+use super::sweep::sweep;
 use super::{LogSink, eventually};
 use serde_json::Value;
 use std::io::Read;
@@ -23,6 +24,8 @@ pub struct Running {
     pub stdout: LogSink,
     pub stderr: LogSink,
     readers: Vec<JoinHandle<()>>,
+    /// Whether what it has logged is searched for secrets at its end.
+    swept: bool,
 }
 
 /// A gateway in a process of its own, with its file.
@@ -96,6 +99,7 @@ impl Running {
             stdout,
             stderr,
             readers,
+            swept: false,
         }
     }
 
@@ -154,6 +158,9 @@ impl Drop for Running {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if self.swept {
+            sweep("standard error", self.stderr.text().as_bytes());
+        }
     }
 }
 
@@ -166,6 +173,7 @@ impl GatewayProcess {
         let file = folder.path().join("gateway.toml");
         std::fs::write(&file, config).expect("written");
         let mut running = Running::start(program(&["run", "-c", file.to_str().expect("UTF-8")]));
+        running.swept = true;
         eventually("the gateway serves", || {
             assert!(!running.has_ended(), "{}", running.stderr.text());
             std::future::ready(running.event("serving").is_some())
