@@ -18,11 +18,9 @@ mod support;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{Gateway, Mode, Raw, Servers, apart, cpu, get, ms, quantile, runtime, setting};
+use support::{Gateway, Mode, Raw, Servers, apart, cpu, get, ms, pin, quantile, runtime, setting};
 use tokio::task::JoinSet;
 
 #[global_allocator]
@@ -44,8 +42,6 @@ const TOKENS: usize = 64;
 
 /// What is to be kept of the peak at twice the load.
 const KEPT: f64 = 0.9;
-
-const PINNED: &str = "OVERLOAD_PINNED";
 
 /// What bounds the gateway, what the upstream does, `max_requests`, and how many tokens are
 /// remembered.
@@ -122,26 +118,6 @@ fn main() {
     for scene in SCENES {
         runtime().block_on(run(scene, &servers, pinned, span));
     }
-}
-
-/// Keeps this process off core 0, by starting it anew; whether the gateway can have that core.
-fn pin() -> bool {
-    if std::env::var_os(PINNED).is_some() {
-        return true;
-    }
-    // It has been told a core already, or there is but one.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores > 1 {
-        let program = std::env::current_exe().expect("a program");
-        let error = Command::new("taskset")
-            .args(["-c", &format!("1-{}", cores - 1)])
-            .arg(program)
-            .env(PINNED, "1")
-            .exec();
-        println!("NOTE: no taskset ({error})");
-    }
-    println!("NOTE: gateway and clients share their cores: what is offered takes from what serves");
-    false
 }
 
 async fn run(

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,6 +19,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// Says that this process has been started anew by [`pin`].
+const PINNED: &str = "BENCH_PINNED";
 
 /// How long a started gateway may take until it is ready.
 const START: Duration = Duration::from_secs(20);
@@ -385,6 +389,26 @@ pub fn quantile(sorted: &[Duration], share: usize) -> Duration {
 /// As `1.23 ms`.
 pub fn ms(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
+
+/// Keeps this process off core 0, by starting it anew; whether the gateway can have that core.
+pub fn pin() -> bool {
+    if std::env::var_os(PINNED).is_some() {
+        return true;
+    }
+    // It has been told a core already, or there is but one.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores > 1 {
+        let program = std::env::current_exe().expect("a program");
+        let error = Command::new("taskset")
+            .args(["-c", &format!("1-{}", cores - 1)])
+            .arg(program)
+            .env(PINNED, "1")
+            .exec();
+        println!("NOTE: no taskset ({error})");
+    }
+    println!("NOTE: gateway and clients share their cores: what is offered takes from what serves");
+    false
 }
 
 /// A whole number from the environment.

@@ -26,6 +26,7 @@ mod reuse;
 mod revocation;
 mod rim;
 mod smoke;
+mod storm;
 mod surface;
 mod tls;
 mod tracing;
