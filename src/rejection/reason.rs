@@ -72,6 +72,8 @@ pub enum Reason {
     UpstreamUnhealthy,
     /// There are no keys to check the token with: that is not the token's fault.
     KeysUnavailable,
+    /// What gateways share is away, and the token cannot be judged without it.
+    StoreUnavailable,
     /// More connections or requests than a limit allows.
     Overloaded,
     /// The gateway is shutting down.
@@ -97,7 +99,7 @@ pub struct Excess {
 
 impl Reason {
     /// The number of reasons, for tables indexed by [`Reason::index`].
-    pub const COUNT: usize = 37;
+    pub const COUNT: usize = 38;
 
     /// The name under which logs, metrics and bodies show this reason.
     pub fn as_str(&self) -> &'static str {
@@ -329,6 +331,12 @@ impl Reason {
                 "upstream_unhealthy",
                 S::SERVICE_UNAVAILABLE,
                 "The service behind the gateway is not available at the moment; try again soon.",
+            ),
+            Self::StoreUnavailable => (
+                37,
+                "store_unavailable",
+                S::SERVICE_UNAVAILABLE,
+                "Tokens cannot be checked at the moment; try again soon.",
             ),
         }
     }

@@ -11,6 +11,7 @@
 //! The key is all that shaped an answer, the secret included (`key`): who has not proved himself in
 //! the same way never shares one. What may be kept is decided on values (`kept`, `refusal`).
 
+mod counters;
 mod kept;
 mod key;
 mod refusal;
@@ -24,7 +25,6 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use prometheus::IntCounter;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+use self::counters::Counters;
 use self::kept::{Kept, Reading};
 use self::key::{Key, Keys};
 use self::refusal::Refusal;
@@ -99,14 +100,6 @@ enum Place {
     First(Question),
     /// It asks for itself only.
     Alone,
-}
-
-/// Requests by how they were answered.
-struct Counters {
-    hit: IntCounter,
-    miss: IntCounter,
-    coalesced: IntCounter,
-    refused: IntCounter,
 }
 
 /// An open question, taken off the list when this is dropped.
@@ -378,23 +371,5 @@ fn as_reused((response, outcome): (Response<Bytes>, Outcome)) -> (Response<Bytes
     match outcome {
         Outcome::Issued => (response, Outcome::Reused),
         other => (response, other),
-    }
-}
-
-// === impl Counters ===
-
-impl Counters {
-    fn new(surface: &str, metrics: &Metrics) -> Self {
-        let of = |result: &str| {
-            metrics
-                .oauth_cache_requests_total
-                .with_label_values(&[surface, result])
-        };
-        Self {
-            hit: of("hit"),
-            miss: of("miss"),
-            coalesced: of("coalesced"),
-            refused: of("refused"),
-        }
     }
 }
