@@ -89,6 +89,7 @@ async fn ask(
         quotas: mount.quotas.clone(),
         keys: Arc::clone(&mount.provider.issuer.keys),
         reuse: mount.reuse.clone(),
+        refresh: mount.refresh.clone(),
     };
     oauth::token(&mount.surface, &issuer, head, body).await
 }

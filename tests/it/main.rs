@@ -21,6 +21,7 @@ mod metrics_and_log;
 mod oauth;
 mod opaque;
 mod proxying;
+mod refresh;
 mod refusals;
 mod reuse;
 mod revocation;
