@@ -8,6 +8,7 @@ mod architecture;
 mod balancing;
 mod command;
 mod differential;
+mod fresh_tokens;
 mod fuzz_corpora;
 mod grpc;
 mod hardening;
