@@ -5,8 +5,11 @@ mod revoke;
 
 pub use readiness::Readiness;
 
+use crate::identity::TokenDigest;
 use crate::reload::Reloader;
 use crate::server::{self, Bound, Shared, Stage};
+use crate::snapshot::Snapshot;
+use crate::store::Revocation;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -171,15 +174,31 @@ async fn revoke(request: Request<Incoming>, shared: &Shared) -> Reply {
         Ok(order) => order,
         Err(why) => return reply(StatusCode::UNPROCESSABLE_ENTITY, TEXT, why + "\n"),
     };
+    let token = match &revocation {
+        Revocation::Token { content, .. } => Some(*content),
+        Revocation::Id { .. } | Revocation::Subject { .. } => None,
+    };
     match snapshot.tokens.store().revoke(revocation, now).await {
         Ok(()) => {
-            // Bought again, tokens are new ones. It is rare enough not to look for the one.
-            snapshot.reuse.iter().for_each(|reuse| reuse.forget_all());
+            forget(&snapshot, token.as_ref());
             tracing::info!(revoked = done.revoked, until = done.until, "revoked");
             let text = serde_json::to_string(&done).unwrap_or_default();
             reply(StatusCode::OK, "application/json", text + "\n")
         }
         Err(full) => reply(StatusCode::INSUFFICIENT_STORAGE, TEXT, format!("{full}\n")),
+    }
+}
+
+/// Forgets what is given again: the one token that was revoked, or all there is.
+fn forget(snapshot: &Snapshot, token: Option<&TokenDigest>) {
+    // Bought again, tokens are new ones. It is rare enough not to look for the one.
+    snapshot.reuse.iter().for_each(|reuse| reuse.forget_all());
+    for refresh in &snapshot.refresh {
+        match token {
+            // A refresh token that is sent again ends the session of a user: of no other one.
+            Some(token) => drop(refresh.forget(token)),
+            None => refresh.forget_all(),
+        }
     }
 }
 

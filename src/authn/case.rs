@@ -23,6 +23,8 @@ pub(super) struct Case<'a> {
     pub(super) certificate: Option<Thumbprint>,
     pub(super) digest: TokenDigest,
     pub(super) now: UnixSeconds,
+    /// Whether it is remembered that the token is refused.
+    pub(super) keeps_refusals: bool,
 }
 
 // === impl Case ===
@@ -206,7 +208,7 @@ impl<'a> Case<'a> {
     }
 
     /// Checks header, signature and claims, in this order.
-    fn verify(
+    pub(super) fn verify(
         &self,
         issuer: &Arc<Issuer>,
         token: UnverifiedToken<'_>,
@@ -235,8 +237,10 @@ impl<'a> Case<'a> {
         };
         // What it took a signature check to find out is worth remembering.
         let dear = |rejection: Rejection| {
-            let entry = refused(rejection.clone());
-            self.known.remember_refusal(self.digest, entry);
+            if self.keeps_refusals {
+                let entry = refused(rejection.clone());
+                self.known.remember_refusal(self.digest, entry);
+            }
             rejection
         };
         let needs_keys = |refusal: Option<Refused>| {

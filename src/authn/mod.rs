@@ -8,10 +8,13 @@
 mod binding;
 mod case;
 pub mod credential;
+mod fresh;
 pub mod known;
 pub mod opaque;
 pub mod token;
 pub mod verify;
+
+pub use fresh::foresee;
 
 use crate::identity::{Identity, Thumbprint, TokenDigest, UnixSeconds};
 use crate::introspection::Introspection;
@@ -210,6 +213,7 @@ pub fn authenticate(
         certificate: bearer.certificate,
         digest: TokenDigest::of(text),
         now,
+        keeps_refusals: true,
     };
     let about_this = |finding: &&Finding| finding.is_about(&case.digest, bearer.opaque);
     if let Some(finding) = bearer.finding.filter(about_this) {

@@ -7,10 +7,7 @@ use super::path::{KeyPath, Segment};
 const FUTURE: &[(&[&str], &[&str])] = &[
     (&["store"], &["encryption_key_file", "on_failure"]),
     (&["issuer", "*"], &["revocation_endpoint"]),
-    (
-        &["oauth", "*"],
-        &["tokens", "refresh_window", "introspect_clients"],
-    ),
+    (&["oauth", "*"], &["tokens", "introspect_clients"]),
     (&["oauth", "*", "paths"], &["revoke", "introspect"]),
     (&["upstream", "*"], &["token"]),
 ];

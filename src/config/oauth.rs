@@ -30,6 +30,10 @@ pub struct OAuthSurface {
     /// `auth0-forwarded-for`: the one that `trusted_proxies` say, else the peer's. The issuer has to be told to believe
     /// it. What clients send under this name never reaches the issuer.
     pub forward_client_address: bool,
+    /// Refreshes of one token reach the issuer one after the other. One that comes while an equal one is on its way, or
+    /// this long after its answer, gets that answer, so that two tabs do not end a session where a refresh token is good
+    /// once: same client, proven in the same way, same parameters. At most `"1m"`; `"0s"`: each is sent.
+    pub refresh_window: Dur,
     /// Reuse of client_credentials tokens.
     pub cache: OAuthCache,
 }
@@ -116,6 +120,7 @@ impl Default for OAuthSurface {
             max_body: Size::kib(64),
             errors: ErrorFormat::default(),
             forward_client_address: false,
+            refresh_window: Dur::secs(2),
             cache: OAuthCache::default(),
         }
     }

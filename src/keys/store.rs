@@ -5,6 +5,7 @@ use crate::identity::UnixSeconds;
 use arc_swap::{ArcSwapOption, Guard};
 use bytes::Bytes;
 use http::Uri;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -13,6 +14,12 @@ use tokio::sync::Notify;
 
 /// Requests that may wait at one time for keys to be fetched on their behalf.
 const MAX_WAITING: usize = 1024;
+
+/// Tokens that may wait at one time for keys because they have just been issued.
+const MAX_ISSUED: usize = 64;
+
+/// Time between fetches caused by tokens that have just been issued, if the cool-down is longer.
+const ISSUED_COOLDOWN: Duration = Duration::from_secs(1);
 
 /// How keys are kept: `[issuer.*.jwks]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +102,8 @@ pub struct KeyStore {
     /// Rung at the end of every attempt, for who waits for it.
     finished: Notify,
     waiting: AtomicUsize,
+    /// The same for tokens that have just been issued: strangers cannot keep them out.
+    issued: AtomicUsize,
 }
 
 // === impl KeyPolicy ===
@@ -167,6 +176,7 @@ impl KeyStore {
             demand: Notify::new(),
             finished: Notify::new(),
             waiting: AtomicUsize::new(0),
+            issued: AtomicUsize::new(0),
         }
     }
 
@@ -273,11 +283,36 @@ impl KeyStore {
         if let Asked::TooEarly(good) = asked {
             return good;
         }
-        let Some(_place) = self.waiting_place() else {
+        let Some(_place) = WaitingPlace::among(&self.waiting, MAX_WAITING) else {
             return false;
         };
         let answer = pingora_timeout::timeout(self.policy.patience, self.answer(asked)).await;
         answer.unwrap_or(false)
+    }
+
+    /// Asks for a fetch because the issuer itself has just issued a token whose key is not at hand. No
+    /// stranger can cause that, so what strangers have asked for holds it up for a second at most.
+    ///
+    /// Waits for what it has to wait for next, and says whether to look for the key and ask again.
+    /// `Break` once a fetch has been made for this token, or if too many wait.
+    pub async fn refresh_for_issued_token(&self) -> ControlFlow<()> {
+        let Some(_place) = WaitingPlace::among(&self.issued, MAX_ISSUED) else {
+            return ControlFlow::Break(());
+        };
+        let cooldown = self.policy.cooldown.min(ISSUED_COOLDOWN);
+        let now = self.made.elapsed();
+        match self.ask_after(now, cooldown) {
+            Asked::Began => {
+                self.end_of_attempt().await;
+                return ControlFlow::Break(());
+            }
+            Asked::UnderWay => self.end_of_attempt().await,
+            Asked::TooEarly(_) => {
+                let since = now.saturating_sub(self.attempts().demanded().unwrap_or_default());
+                tokio::time::sleep(cooldown.saturating_sub(since)).await;
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Waits for the end of an attempt that began no earlier than the request asked, as far as the
@@ -301,12 +336,16 @@ impl KeyStore {
 
     /// Begins an attempt, unless one is under way or it is too early.
     fn ask(&self, now: Duration) -> Asked {
+        self.ask_after(now, self.policy.cooldown)
+    }
+
+    fn ask_after(&self, now: Duration, cooldown: Duration) -> Asked {
         let mut seen = self.attempts();
         loop {
             if seen.under_way() {
                 return Asked::UnderWay;
             }
-            if seen.cooling(now, self.policy.cooldown) {
+            if seen.cooling(now, cooldown) {
                 return Asked::TooEarly(seen.good());
             }
             let next = seen.demanded_at(now).0;
@@ -326,14 +365,16 @@ impl KeyStore {
     fn attempts(&self) -> Attempts {
         Attempts(self.attempts.load(Acquire))
     }
-
-    fn waiting_place(&self) -> Option<WaitingPlace<'_>> {
-        let place = WaitingPlace(&self.waiting);
-        (self.waiting.fetch_add(1, Relaxed) < MAX_WAITING).then_some(place)
-    }
 }
 
 struct WaitingPlace<'s>(&'s AtomicUsize);
+
+impl<'s> WaitingPlace<'s> {
+    fn among(taken: &'s AtomicUsize, most: usize) -> Option<Self> {
+        let place = Self(taken);
+        (taken.fetch_add(1, Relaxed) < most).then_some(place)
+    }
+}
 
 impl Drop for WaitingPlace<'_> {
     fn drop(&mut self) {

@@ -127,3 +127,39 @@ async fn only_so_many_wait_and_not_for_ever() {
         "places are given back"
     );
 }
+
+#[test]
+fn a_token_that_was_just_issued_waits_a_second_at_most() {
+    let store = store(COOLDOWN);
+    let second = Duration::from_secs(1);
+    assert_eq!(store.ask(second), Asked::Began);
+    assert_eq!(store.ask_after(second, second), Asked::UnderWay);
+    store.attempt_finished(true);
+    let short = Duration::from_millis(999);
+    assert_eq!(
+        store.ask_after(second + short, second),
+        Asked::TooEarly(true)
+    );
+    assert_eq!(store.ask(second * 2), Asked::TooEarly(true), "a stranger");
+    assert_eq!(store.ask_after(second * 2, second), Asked::Began);
+    store.attempt_finished(true);
+    // It counts for strangers as well: the keys are as fresh as theirs would be.
+    let later = second * 2 + COOLDOWN;
+    assert_eq!(store.ask(later - second), Asked::TooEarly(true));
+    assert_eq!(store.ask(later), Asked::Began);
+}
+
+#[test]
+fn too_many_issued_tokens_do_not_wait() {
+    let store = store(COOLDOWN);
+    let places: Vec<_> = (0..MAX_ISSUED)
+        .map(|_| WaitingPlace::among(&store.issued, MAX_ISSUED))
+        .collect();
+    assert!(places.iter().all(Option::is_some));
+    let asked = store.refresh_for_issued_token().now_or_never();
+    assert_eq!(asked, Some(ControlFlow::Break(())));
+    assert!(!store.attempts().under_way(), "nothing was asked for");
+    drop(places);
+    assert!(store.refresh_for_issued_token().now_or_never().is_none());
+    assert!(store.attempts().under_way());
+}

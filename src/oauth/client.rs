@@ -7,6 +7,7 @@ use http::HeaderMap;
 use std::sync::Arc;
 
 use super::quota::Quotas;
+use super::refresh::Refresh;
 use super::reuse::Reuse;
 use crate::keys::KeyStore;
 use crate::outbound::{Outbound, OutboundError, Reply};
@@ -32,6 +33,8 @@ pub struct TokenIssuer {
     pub keys: Arc<KeyStore>,
     /// The tokens that are given again, where they are.
     pub reuse: Option<Arc<Reuse>>,
+    /// Has refreshes wait for each other, where that grant is served.
+    pub refresh: Option<Arc<Refresh>>,
 }
 
 impl TokenIssuer {

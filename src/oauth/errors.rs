@@ -77,6 +77,8 @@ pub enum OAuthError {
     NoClientAuthentication,
     /// The issuer's token endpoint is not known yet: its discovery document has not been read.
     IssuerUnknown,
+    /// Too many requests to the issuer are open; this one was not sent.
+    TooManyOpen,
     /// No connection to the issuer; nothing was sent.
     IssuerUnreachable,
     /// The issuer did not answer in time.
@@ -124,7 +126,7 @@ impl OAuthError {
             | Self::IssuerReplyTooLarge
             | Self::IssuerReplyUnusable => StatusCode::BAD_GATEWAY,
             Self::IssuerTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::IssuerUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::IssuerUnknown | Self::TooManyOpen => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -157,6 +159,7 @@ impl OAuthError {
                 "invalid_client"
             }
             Self::IssuerUnknown
+            | Self::TooManyOpen
             | Self::IssuerUnreachable
             | Self::IssuerTimeout
             | Self::IssuerCut => "temporarily_unavailable",
@@ -218,6 +221,9 @@ impl OAuthError {
             Self::IssuerUnknown => {
                 "the authorization server has not been reached yet; nothing was sent to it, try again"
             }
+            Self::TooManyOpen => {
+                "too many requests wait for the authorization server; nothing was sent to it, try again"
+            }
             Self::IssuerUnreachable => {
                 "the authorization server cannot be reached; nothing was sent to it, try again"
             }
@@ -264,6 +270,7 @@ impl OAuthError {
                 Outcome::InvalidClient
             }
             Self::IssuerUnknown | Self::IssuerUnreachable => Outcome::IssuerUnreachable,
+            Self::TooManyOpen => Outcome::Overloaded,
             Self::IssuerTimeout => Outcome::IssuerTimeout,
             Self::IssuerCut => Outcome::IssuerCut,
             Self::IssuerReplyTooLarge | Self::IssuerReplyUnusable => Outcome::IssuerBadReply,
@@ -293,7 +300,7 @@ impl OAuthError {
         if self == Self::NotGet {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
-        if self == Self::IssuerUnknown {
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
         response
@@ -348,7 +355,7 @@ fn challenge(scheme: &'static str, realm: &str) -> HeaderValue {
 mod tests {
     use super::*;
 
-    const EVERY: [OAuthError; 29] = [
+    const EVERY: [OAuthError; 30] = [
         OAuthError::NotGet,
         OAuthError::BadQuery,
         OAuthError::BadRedirectUri,
@@ -373,6 +380,7 @@ mod tests {
         OAuthError::BadBasic,
         OAuthError::UnsupportedAuthorization,
         OAuthError::NoClientAuthentication,
+        OAuthError::TooManyOpen,
         OAuthError::IssuerUnreachable,
         OAuthError::IssuerTimeout,
         OAuthError::IssuerCut,

@@ -1,7 +1,7 @@
 //! The OAuth surface: what clients of the issuer see of it through the gateway.
 //!
 //! ```text
-//! head, body ─► form (parameters) ─► grant ─► client_auth ─► Forward ─► (reuse) ─► client ─► issuer
+//! head, body ─► form ─► grant ─► client_auth ─► Forward ─► (reuse, refresh) ─► client ─► issuer
 //!                                                                                               │
 //!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────────────────┘
 //! ```
@@ -9,7 +9,7 @@
 //! Beside it, [`authorize`] sends browsers on, [`userinfo`] asks as the caller does, and
 //! [`endpoint`] shows the issuer's own documents; [`envelope`] dresses errors.
 //!
-//! Everything but [`client`], [`reuse`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
+//! Everything but [`client`], [`reuse`], [`refresh`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
 //! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
 
 pub mod authorize;
@@ -20,7 +20,9 @@ pub mod envelope;
 pub mod errors;
 pub mod form;
 pub mod grant;
+mod key;
 pub mod quota;
+pub mod refresh;
 pub mod reply;
 pub mod reuse;
 pub mod token;
@@ -34,6 +36,7 @@ pub use envelope::ErrorFormat;
 pub use errors::OAuthError;
 pub use grant::Grant;
 pub use quota::Quotas;
+pub use refresh::Refresh;
 pub use reply::Outcome;
 pub use reuse::Reuse;
 pub use token::{TokenReply, token};

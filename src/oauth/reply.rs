@@ -29,6 +29,8 @@ pub enum Outcome {
     InvalidClient,
     /// Refused here: `unsupported_grant_type`.
     UnsupportedGrantType,
+    /// Refused here: too many requests to the issuer are open.
+    Overloaded,
     /// No connection to the issuer.
     IssuerUnreachable,
     /// No answer in time.
@@ -64,7 +66,7 @@ const MAX_LIFETIME: u64 = 1 << 53;
 
 impl Outcome {
     /// Every outcome, for labels that are resolved ahead.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Issued,
         Self::Reused,
         Self::RefusedByIssuer,
@@ -72,6 +74,7 @@ impl Outcome {
         Self::InvalidRequest,
         Self::InvalidClient,
         Self::UnsupportedGrantType,
+        Self::Overloaded,
         Self::IssuerUnreachable,
         Self::IssuerTimeout,
         Self::IssuerCut,
@@ -93,6 +96,7 @@ impl Outcome {
             Self::InvalidRequest => "invalid_request",
             Self::InvalidClient => "invalid_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::Overloaded => "overloaded",
             Self::IssuerUnreachable => "issuer_unreachable",
             Self::IssuerTimeout => "issuer_timeout",
             Self::IssuerCut => "issuer_cut",

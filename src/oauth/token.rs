@@ -97,20 +97,27 @@ pub async fn token(
         }
     };
     let grant = forward.grant.as_str();
-    let answer = match &issuer.reuse {
-        Some(reuse) => reuse.answer(issuer, &forward).await,
-        None => {
-            let form = forward.params.to_form();
-            ask(&surface.name, forward.grant, issuer, forward.headers, form).await
-        }
-    };
-    match answer {
+    match answer(surface, issuer, forward).await {
         Ok((response, outcome)) => TokenReply {
             response,
             grant,
             outcome: outcome.as_str(),
         },
         Err(error) => failed(surface, grant, error),
+    }
+}
+
+/// Answers in the way of the grant: with what is known already, or by asking the issuer.
+async fn answer(surface: &Surface, issuer: &TokenIssuer, forward: Forward) -> Answer {
+    if let (Grant::RefreshToken, Some(refresh)) = (forward.grant, &issuer.refresh) {
+        return refresh.answer(issuer, &forward).await;
+    }
+    match &issuer.reuse {
+        Some(reuse) => reuse.answer(issuer, &forward).await,
+        None => {
+            let form = forward.params.to_form();
+            ask(&surface.name, forward.grant, issuer, forward.headers, form).await
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod decision;
 mod door;
 mod drain;
 mod endpoints;
+mod fresh;
 pub mod head;
 mod http1;
 mod http2;

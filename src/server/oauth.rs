@@ -1,8 +1,8 @@
 //! The rim of the OAuth surface: collects a body under its limit and deadline, asks
 //! [`crate::oauth`], and counts the outcome.
 
-use super::service;
-use crate::oauth::{self, OAuthError, Surface, TokenIssuer, TokenReply};
+use super::{fresh, service};
+use crate::oauth::{self, OAuthError, Outcome, Surface, TokenIssuer, TokenReply};
 use crate::proxy::ResponseBody;
 use crate::request::Peer;
 use crate::snapshot::{Mount, Snapshot};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// Serves `POST {prefix}/token`.
 pub(super) async fn token(
     mount: &Mount,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     head: &Parts,
     peer: Peer,
     body: Option<Received>,
@@ -43,6 +43,9 @@ pub(super) async fn token(
         outcome,
     } = reply;
     count(&exchange, mount, ["token", grant, outcome], started);
+    if outcome == Outcome::Issued.as_str() {
+        fresh::follow(snapshot, mount, response.body().clone());
+    }
     let response = mount.surface.errors.of_token(response);
     exchange.status(response.status());
     let id = exchange.request_id().clone();
@@ -89,6 +92,7 @@ async fn ask(
         quotas: mount.quotas.clone(),
         keys: Arc::clone(&mount.provider.issuer.keys),
         reuse: mount.reuse.clone(),
+        refresh: mount.refresh.clone(),
     };
     oauth::token(&mount.surface, &issuer, head, body).await
 }

@@ -1,7 +1,8 @@
 //! From the file to its meaning, or to every mistake in it.
 
 use super::{
-    Limits, Snapshot, internal_jwt, issuers, reuse, routes, telemetry, tls, traffic, upstreams,
+    Limits, Snapshot, internal_jwt, issuers, refresh, reuse, routes, telemetry, tls, traffic,
+    upstreams,
 };
 use crate::at;
 use crate::authn::Issuers;
@@ -69,7 +70,9 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let shared = traffic::store(&config, env, mistakes);
     let mut table = RouteTable::default();
     let reuse = reuse::build(&config, env, mistakes);
-    let mounts = routes::mount(&config, env, &providers, &reuse, &mut table, mistakes);
+    let refresh = refresh::build(&config, env, mistakes);
+    let kept = (&*reuse, &*refresh);
+    let mounts = routes::mount(&config, env, &providers, kept, &mut table, mistakes);
     let internal = internal_jwt::build(&config, env, mistakes);
     routes::build(
         &config, env, &providers, &upstreams, &internal, &mut table, mistakes,
@@ -106,6 +109,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         shared,
         internal,
         reuse,
+        refresh,
         config,
     })
 }

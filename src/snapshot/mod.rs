@@ -10,6 +10,7 @@ mod internal_jwt;
 mod issuer_rules;
 mod issuers;
 mod opaque;
+mod refresh;
 mod reuse;
 mod routes;
 mod rules;
@@ -34,7 +35,7 @@ use crate::identity::Clock;
 use crate::internal_jwt::Minter;
 use crate::keys::fetch;
 use crate::limit;
-use crate::oauth::{Endpoint, Quotas, Reuse, Surface};
+use crate::oauth::{Endpoint, Quotas, Refresh, Reuse, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
@@ -92,6 +93,8 @@ pub struct Snapshot {
     pub internal: Internal,
     /// What each surface that reuses tokens gives again. Revocation forgets tokens there.
     pub reuse: Vec<Arc<Reuse>>,
+    /// What each surface knows of refreshes. Revocation forgets tokens there.
+    pub refresh: Vec<Arc<Refresh>>,
 }
 
 /// Limits and deadlines: `[server]`.
@@ -194,6 +197,8 @@ pub struct Mount {
     pub provider: Provider,
     /// The tokens that it gives again, if it does.
     pub reuse: Option<Arc<Reuse>>,
+    /// Has refreshes wait for each other, if it serves them.
+    pub refresh: Option<Arc<Refresh>>,
     /// Where the issuer's quotas are shown.
     pub quotas: Quotas,
     /// Its metrics as a route.

@@ -281,7 +281,9 @@ async fn log_in(auth: &BonterraAuth, challenge: &str, scope: &str) -> String {
 
 #[tokio::test]
 async fn a_user_logs_in_with_pkce_and_goes_on_with_refresh_tokens() {
-    let world = World::start().await;
+    // Each refresh reaches the issuer.
+    let window = with_lines(CONFIG, "[oauth.bonterra]", "refresh_window = \"0s\"");
+    let world = World::with(&window).await;
     let verifier = "a-verifier-of-at-least-forty-three-characters-0123";
     let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
     let scope = "openid profile offline_access read:grants";

@@ -8,12 +8,11 @@
 //!  issuer                   one question a key, which goes on if those who wait leave
 //! ```
 //!
-//! The key is all that shaped an answer, the secret included (`key`): who has not proved himself in
+//! The key is all that shaped an answer, the secret included ([`super::key`]): who has not proved himself in
 //! the same way never shares one. What may be kept is decided on values (`kept`, `refusal`).
 
 mod counters;
 mod kept;
-mod key;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -35,10 +34,12 @@ use tokio::sync::watch;
 
 use self::counters::Counters;
 use self::kept::{Kept, Reading};
-use self::key::{Key, Keys};
 use self::refusal::Refusal;
 use super::client::TokenIssuer;
+use super::client_auth::ClientAuth;
 use super::errors::{OAuthError, forbid_storing};
+use super::grant::Grant;
+use super::key::{Key, Keys};
 use super::reply::Outcome;
 use super::token::{Answer, Forward, ask};
 use crate::identity::{Clock, DigestHasher, TokenDigest};
@@ -198,7 +199,8 @@ impl Reuse {
         issuer: &TokenIssuer,
         forward: &Forward,
     ) -> Answer {
-        let Some(key) = self.keys.of(&issuer.token_endpoint, forward) else {
+        let plain = is_plain(forward).then(|| self.keys.of(&issuer.token_endpoint, forward));
+        let Some(key) = plain.flatten() else {
             return self.ask(issuer, forward).await;
         };
         let known = self.known(&key, issuer);
@@ -351,6 +353,12 @@ impl fmt::Debug for Reuse {
     }
 }
 
+/// Whether it asks for a token of a machine that has a secret: no other is reused.
+fn is_plain(forward: &Forward) -> bool {
+    let confidential = !matches!(forward.auth, ClientAuth::Public | ClientAuth::Assertion);
+    forward.grant == Grant::ClientCredentials && confidential
+}
+
 /// Waits for what comes of a question; `None` if that was given up.
 async fn outcome(mut question: Question) -> Option<Shared> {
     let outcome = question.wait_for(Option::is_some).await.ok()?;
@@ -367,7 +375,9 @@ fn given_again(body: Bytes) -> Response<Bytes> {
 }
 
 /// Who shares an answer bought no token.
-fn as_reused((response, outcome): (Response<Bytes>, Outcome)) -> (Response<Bytes>, Outcome) {
+pub(super) fn as_reused(
+    (response, outcome): (Response<Bytes>, Outcome),
+) -> (Response<Bytes>, Outcome) {
     match outcome {
         Outcome::Issued => (response, Outcome::Reused),
         other => (response, other),

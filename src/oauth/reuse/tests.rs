@@ -60,6 +60,7 @@ impl Lab {
             quotas: Quotas::new(&name, &metrics),
             keys: Arc::new(keys),
             reuse: Some(Arc::clone(&reuse)),
+            refresh: None,
         };
         let surface = Surface {
             name,
@@ -240,6 +241,22 @@ async fn what_is_forgotten_is_asked_for_again() {
     lab.reuse.forget_all();
     assert_eq!(first.await.outcome, "issued");
     assert_eq!(lab.outcome(RIGHT).await, ("issued", 5));
+}
+
+#[tokio::test]
+async fn other_grants_are_none_of_its_business() {
+    let lab = Lab::start(Act::json(200, TOKEN)).await;
+    for (number, body) in [
+        "grant_type=refresh_token&refresh_token=r&client_id=i&client_secret=SECRET-VALUE",
+        "grant_type=refresh_token&refresh_token=r&client_id=i",
+        "grant_type=authorization_code&code=c&client_id=i&client_secret=SECRET-VALUE",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(lab.outcome(body).await, ("issued", 2 * number + 1));
+        assert_eq!(lab.outcome(body).await, ("issued", 2 * number + 2));
+    }
 }
 
 #[tokio::test]

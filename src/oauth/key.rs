@@ -1,4 +1,5 @@
 //! What an answer is kept under: an HMAC over everything in a request that has a say in the answer.
+//! For tokens that are given again (`reuse`), and for refreshes that are one (`refresh`).
 
 use aws_lc_rs::{hmac, rand};
 use http::header::{ACCEPT, AUTHORIZATION, HeaderName, USER_AGENT};
@@ -6,9 +7,9 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::io;
 
-use crate::oauth::client_auth::ClientAuth;
-use crate::oauth::grant::Grant;
-use crate::oauth::token::Forward;
+use super::client_auth::ClientAuth;
+use super::form::Secret;
+use super::token::Forward;
 
 /// Headers that go to the issuer and have no say in the token. With any other one, a proof of
 /// possession above all, a request is not plain.
@@ -52,24 +53,26 @@ impl Keys {
             .map_err(|_| io::Error::other("the system gave no random numbers"))
     }
 
-    /// The key of a plain client_credentials request to `endpoint`; none for any other request.
+    /// The key of a request to `endpoint`; none if it is one of a kind, by an assertion or by a proof
+    /// of possession.
     ///
     /// Two requests have one key only if the same client proves itself with the same secret in the
-    /// same way, and asks the same endpoint for the same: scopes in any order, and every other
-    /// parameter alike, those that nobody here knows included.
+    /// same way, or says in the same way that it has none, and asks the same endpoint for the same:
+    /// scopes in any order, and every other parameter alike, those that nobody here knows included.
     pub(super) fn of(&self, endpoint: &http::Uri, forward: &Forward) -> Option<Key> {
         let (way, credential): (&str, &[u8]) = match &forward.auth {
             ClientAuth::Basic(header) => ("basic", header.as_bytes()),
             // The secret is among the parameters.
             ClientAuth::Post => ("post", b""),
+            ClientAuth::Public => ("public", b""),
             // An assertion is good once, and proves who sent it and not who sends it again.
-            ClientAuth::Assertion | ClientAuth::Public => return None,
+            ClientAuth::Assertion => return None,
         };
         let plain = |name: &HeaderName| INDIFFERENT.contains(name) || *name == AUTHORIZATION;
-        if forward.grant != Grant::ClientCredentials || !forward.headers.keys().all(plain) {
+        if !forward.headers.keys().all(plain) {
             return None;
         }
-        let mut text = Text(hmac::Context::with_key(&self.0));
+        let mut text = self.text();
         text.add(endpoint.to_string().as_bytes());
         text.add(way.as_bytes());
         text.add(credential);
@@ -84,6 +87,17 @@ impl Keys {
             }
         }
         Some(text.key())
+    }
+
+    /// The key of one text, whatever the request that it comes in.
+    pub(super) fn of_secret(&self, secret: &Secret) -> Key {
+        let mut text = self.text();
+        text.add(secret.expose().as_bytes());
+        text.key()
+    }
+
+    fn text(&self) -> Text {
+        Text(hmac::Context::with_key(&self.0))
     }
 }
 
@@ -121,8 +135,8 @@ impl Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth::Surface;
     use crate::oauth::token::decide;
+    use crate::oauth::{Grant, Surface};
     use http::HeaderValue;
     use std::collections::HashMap;
 
@@ -155,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_requests_have_a_key() {
+    fn who_proves_it_once_has_no_key() {
         let keys = Keys::new().unwrap();
         let grant = "grant_type=client_credentials";
         let assertion = format!("{grant}&client_assertion=j&client_assertion_type=t");
@@ -169,17 +183,17 @@ mod tests {
             (
                 &[],
                 "grant_type=refresh_token&refresh_token=r&client_id=i&client_secret=s",
-                false,
+                true,
             ),
             (
-                &[],
-                "grant_type=authorization_code&code=c&client_id=i&client_secret=s",
+                &[("dpop", "proof")],
+                "grant_type=refresh_token&refresh_token=r&client_id=i",
                 false,
             ),
             (
                 &[],
                 "grant_type=refresh_token&refresh_token=r&client_id=i",
-                false,
+                true,
             ),
         ];
         for (headers, body, expected) in rows {
@@ -258,6 +272,11 @@ mod tests {
         for header in ["Basic aTpz", "Basic aTpT", "Basic STpz"] {
             let forward = forward(&[("authorization", header)], grant);
             distinct(keys.of(&endpoint(), &forward).unwrap(), header.to_owned());
+        }
+        for body in ["", "&client_secret=s", "&scope=a", "&scope=b"] {
+            let whole = format!("grant_type=refresh_token&refresh_token=r&client_id=i{body}");
+            let key = keys.of(&endpoint(), &forward(&[], &whole)).unwrap();
+            distinct(key, whole);
         }
         let elsewhere = http::Uri::from_static("http://127.0.0.1/token");
         let plain = forward(&[], PLAIN);
