@@ -155,7 +155,7 @@ impl Denylist {
         if flags == 0 {
             return Word::Clear;
         }
-        let revoked = (flags & TOKENS != 0 && self.tokens.pin().contains_key(content))
+        let revoked = (flags & TOKENS != 0 && self.holds_token(content))
             || (flags & IDS != 0 && self.holds_id(issuer, identity))
             || (flags & SUBJECTS != 0 && self.holds_subject(issuer, identity));
         match revoked {
@@ -163,6 +163,11 @@ impl Denylist {
             false if flags & DOUBT != 0 => Word::Unknown,
             false => Word::Clear,
         }
+    }
+
+    /// Whether this very token is revoked; `content` is as in [`Revocation::Token`].
+    pub fn holds_token(&self, content: &TokenDigest) -> bool {
+        self.tokens.pin().contains_key(content)
     }
 
     fn holds_id(&self, issuer: &str, identity: &Identity) -> bool {
