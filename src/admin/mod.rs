@@ -9,9 +9,9 @@ use crate::identity::TokenDigest;
 use crate::reload::Reloader;
 use crate::server::{self, Bound, Shared, Stage};
 use crate::snapshot::Snapshot;
-use crate::store::Revocation;
+use crate::store::{NotShared, Reach, Revocation};
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -98,7 +98,11 @@ async fn answer(request: Request<Incoming>, shared: &Shared, reloader: &Reloader
 }
 
 fn metrics(shared: &Shared) -> Reply {
-    match shared.observer.metrics.render() {
+    let metrics = &shared.observer.metrics;
+    let revocations = shared.snapshot.load().tokens.store().denylist().len();
+    let revocations = i64::try_from(revocations).unwrap_or(i64::MAX);
+    metrics.revocations.set(revocations);
+    match metrics.render() {
         Ok(text) => reply(StatusCode::OK, METRICS, text),
         Err(error) => reply(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -178,14 +182,27 @@ async fn revoke(request: Request<Incoming>, shared: &Shared) -> Reply {
         Revocation::Token { content, .. } => Some(*content),
         Revocation::Id { .. } | Revocation::Subject { .. } => None,
     };
-    match snapshot.tokens.store().revoke(revocation, now).await {
-        Ok(()) => {
-            forget(&snapshot, token.as_ref());
-            tracing::info!(revoked = done.revoked, until = done.until, "revoked");
-            let text = serde_json::to_string(&done).unwrap_or_default();
+    let outcome = snapshot.tokens.store().revoke(revocation, now).await;
+    if outcome.is_ok() || outcome == Err(NotShared::Away) {
+        forget(&snapshot, token.as_ref());
+        let shared = outcome == Ok(Reach::All);
+        let (revoked, until) = (done.revoked, done.until);
+        tracing::info!(revoked, until, shared, "revoked");
+    }
+    match outcome {
+        Ok(reach) => {
+            let text = serde_json::to_string(&done.reaching(reach)).unwrap_or_default();
             reply(StatusCode::OK, "application/json", text + "\n")
         }
-        Err(full) => reply(StatusCode::INSUFFICIENT_STORAGE, TEXT, format!("{full}\n")),
+        Err(why @ NotShared::Full(_)) => {
+            reply(StatusCode::INSUFFICIENT_STORAGE, TEXT, format!("{why}\n"))
+        }
+        Err(why @ NotShared::Away) => {
+            let mut response = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n"));
+            let soon = HeaderValue::from_static("1");
+            response.headers_mut().insert(RETRY_AFTER, soon);
+            response
+        }
     }
 }
 

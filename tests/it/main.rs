@@ -28,6 +28,7 @@ mod refusals;
 mod reuse;
 mod revocation;
 mod rim;
+mod shared_revocation;
 mod smoke;
 mod storm;
 mod surface;
