@@ -128,9 +128,14 @@ impl Denylist {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }
-        self.tokens.pin().contains_key(content)
+        self.holds_token(content)
             || self.holds_id(issuer, identity)
             || self.holds_subject(issuer, identity)
+    }
+
+    /// Whether this very token is revoked; `content` is as in [`Revocation::Token`].
+    pub fn holds_token(&self, content: &TokenDigest) -> bool {
+        self.tokens.pin().contains_key(content)
     }
 
     fn holds_id(&self, issuer: &str, identity: &Identity) -> bool {
