@@ -187,7 +187,9 @@ async fn only_those_may_ask_who_are_named_and_prove_it() {
         // A client of the issuer's is none of those who may ask.
         (by("demo-client:demo-secret"), 401, nobody),
         (
-            by("other:other-secret").form(&[mine, secret]),
+            post()
+                .header("authorization", basic("other:other-secret"))
+                .form(&[mine, secret]),
             400,
             "invalid_request",
         ),
