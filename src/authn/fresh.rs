@@ -1,5 +1,6 @@
 //! A token that has just been issued, judged before it is used.
 
+use super::binding::Bringer;
 use super::case::Case;
 use super::known::KnownTokens;
 use super::token::UnverifiedToken;
@@ -34,7 +35,7 @@ pub fn foresee(
         known,
         text,
         opaque: None,
-        certificate: None,
+        bringer: Bringer::Nobody,
         digest: TokenDigest::of(text),
         now,
         keeps_refusals: false,

@@ -47,6 +47,12 @@ pub enum Outcome {
     UnsupportedResponseType,
     /// Refused here: no access token came.
     MissingToken,
+    /// Refused here: the access token has been revoked.
+    InvalidToken,
+    /// A token is revoked now, or never was good.
+    Revoked,
+    /// Not done, because something that it takes is away.
+    Unavailable,
 }
 
 /// Headers of the issuer that concern the client: authentication, back-off, quota.
@@ -66,7 +72,7 @@ const MAX_LIFETIME: u64 = 1 << 53;
 
 impl Outcome {
     /// Every outcome, for labels that are resolved ahead.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Issued,
         Self::Reused,
         Self::RefusedByIssuer,
@@ -83,6 +89,9 @@ impl Outcome {
         Self::Answered,
         Self::UnsupportedResponseType,
         Self::MissingToken,
+        Self::InvalidToken,
+        Self::Revoked,
+        Self::Unavailable,
     ];
 
     /// The label.
@@ -105,6 +114,9 @@ impl Outcome {
             Self::Answered => "answered",
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::MissingToken => "missing_token",
+            Self::InvalidToken => "invalid_token",
+            Self::Revoked => "revoked",
+            Self::Unavailable => "unavailable",
         }
     }
 }

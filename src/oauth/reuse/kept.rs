@@ -39,8 +39,9 @@ pub(super) enum Reading {
 pub(super) struct Kept {
     /// The body up to the number of `expires_in`, and from there on.
     body: [Box<str>; 2],
-    /// What the token is known by when it is revoked.
-    token: TokenDigest,
+    /// What the token is known by when it is revoked: its whole text, and what the signature of a JWT
+    /// covers, for ECDSA has more than one good signature for that.
+    token: [TokenDigest; 2],
     /// The key that it is signed with, if it is a JWT that names one.
     kid: Option<Box<str>>,
     /// Whether that key has been among the issuer's.
@@ -83,7 +84,7 @@ pub(super) fn read(body: &[u8], asked: UnixSeconds, rules: Rules, chance: f64) -
     let kid = header.and_then(|header| Some(header.get("kid")?.as_str()?.into()));
     let after = |seconds: u64| asked.saturating_add_unsigned(seconds);
     Reading::Keep(Kept {
-        token: TokenDigest::of(token),
+        token: [token, signed(token)].map(TokenDigest::of),
         kid,
         key_seen: AtomicBool::new(false),
         since: asked,
@@ -124,6 +125,11 @@ fn cut(members: &Map<String, Value>) -> [Box<str>; 2] {
     [before.into_boxed_str(), after.into_boxed_str()]
 }
 
+/// What the signature of a JWT covers.
+fn signed(token: &str) -> &str {
+    token.rsplit_once('.').map_or(token, |(signed, _)| signed)
+}
+
 /// The header (0) or the claims (1) of a JWT, unverified: only ever a reason not to give it again.
 fn jwt_part(token: &str, part: usize) -> Option<Map<String, Value>> {
     let mut parts = token.split('.');
@@ -158,7 +164,7 @@ impl Kept {
 
     /// Whether it holds this token.
     pub(super) fn holds(&self, token: &TokenDigest) -> bool {
-        self.token == *token
+        self.token.contains(token)
     }
 }
 
@@ -306,5 +312,12 @@ mod tests {
         let kept = kept(r#"{"access_token":"a","expires_in":100,"token_type":"Bearer"}"#).unwrap();
         assert!(kept.holds(&TokenDigest::of("a")));
         assert!(!kept.holds(&TokenDigest::of("b")));
+        let token = jwt(&json!({}), &json!({}));
+        let body = json!({"access_token": token, "expires_in": 100, "token_type": "Bearer"});
+        let kept = self::kept(&body.to_string()).unwrap();
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        for known_by in [&*token, signed] {
+            assert!(kept.holds(&TokenDigest::of(known_by)), "{known_by}");
+        }
     }
 }
