@@ -153,8 +153,11 @@ async fn revocation() {
         (403, &json!("invalid_grant"))
     );
     // The document's example of an error.
-    let reply = world.post("/oauth/revoke").form(&[("token", "x")]).send();
-    let reply = reply.await;
+    let reply = world
+        .post("/oauth/revoke")
+        .form(&[("token", "x")])
+        .send()
+        .await;
     let expected = json!({
         "error": "invalid_request",
         "error_description": "Missing required parameter: client_id",

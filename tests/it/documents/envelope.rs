@@ -98,14 +98,22 @@ async fn every_error_is_in_the_envelope() {
         ]
     };
     // Refused here: 400.
-    let reply = world.post(TOKENS).form(&[("grant_type", "magic")]).send();
-    assert_error(&reply.await, 400, "unsupported_grant_type");
+    let reply = world
+        .post(TOKENS)
+        .form(&[("grant_type", "magic")])
+        .send()
+        .await;
+    assert_error(&reply, 400, "unsupported_grant_type");
     let reply = world.post(TOKENS).form(&[("scope", "a")]).send().await;
     assert_error(&reply, 400, "invalid_request");
     assert_eq!(world.auth.counts().token, 0);
     // Refused by the issuer: 401, 403.
-    let reply = world.post(TOKENS).form(&machine("demo-Secret")).send();
-    assert_error(&reply.await, 401, "access_denied");
+    let reply = world
+        .post(TOKENS)
+        .form(&machine("demo-Secret"))
+        .send()
+        .await;
+    assert_error(&reply, 401, "access_denied");
     let form = [
         ("grant_type", "refresh_token"),
         ("refresh_token", "unknown"),
@@ -117,13 +125,21 @@ async fn every_error_is_in_the_envelope() {
     assert_error(&world.get(TOKENS).send().await, 405, "invalid_request");
     let fault = Fault::Status(503, String::new(), String::new());
     world.auth.set_fault(Endpoint::Token, Some(fault));
-    let reply = world.post(TOKENS).form(&machine("demo-secret")).send();
-    assert_eq!(reply.await.json()["errors"][0]["httpcode"], json!(503));
+    let reply = world
+        .post(TOKENS)
+        .form(&machine("demo-secret"))
+        .send()
+        .await;
+    assert_eq!(reply.json()["errors"][0]["httpcode"], json!(503));
     // The endpoints beside it.
     let reply = world.get("/oauth2/authorize").send().await;
     assert_error(&reply, 400, "invalid_request");
     let reply = world.get("/oauth2/userinfo").send().await;
     assert_eq!(reply.json()["errors"][0]["httpcode"], json!(401));
-    let reply = world.post("/oauth2/revoke").form(&[("token", "x")]).send();
-    assert_error(&reply.await, 400, "invalid_request");
+    let reply = world
+        .post("/oauth2/revoke")
+        .form(&[("token", "x")])
+        .send()
+        .await;
+    assert_error(&reply, 400, "invalid_request");
 }
