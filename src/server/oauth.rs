@@ -6,6 +6,7 @@ use crate::oauth::{self, OAuthError, Surface, TokenIssuer, TokenReply};
 use crate::proxy::ResponseBody;
 use crate::request::Peer;
 use crate::snapshot::{Mount, Snapshot};
+use crate::store::SharedStore;
 use crate::telemetry::exchange::Exchange;
 use crate::telemetry::trace::Trace;
 use crate::upstream::Received;
@@ -31,7 +32,16 @@ pub(super) async fn token(
         Ok(body) => {
             let told = mount.surface.forward_client_address;
             let client = told.then(|| snapshot.trusted.client(peer, &head.headers));
-            ask(mount, head, body, *exchange.trace(), client.flatten()).await
+            let store = Arc::clone(snapshot.tokens.store());
+            ask(
+                mount,
+                head,
+                body,
+                *exchange.trace(),
+                client.flatten(),
+                store,
+            )
+            .await
         }
         Err(Unread::TooLarge) => refused(OAuthError::BodyTooLarge, &mount.surface.realm),
         Err(Unread::TooSlow) => refused(OAuthError::BodyTooSlow, &mount.surface.realm),
@@ -74,6 +84,7 @@ async fn ask(
     body: Bytes,
     trace: Trace,
     client: Option<IpAddr>,
+    store: Arc<SharedStore>,
 ) -> TokenReply {
     let endpoints = mount.provider.issuer.keys.endpoints();
     let Some(token_endpoint) = endpoints.and_then(|endpoints| endpoints.token.clone()) else {
@@ -87,6 +98,7 @@ async fn ask(
         trace,
         client,
         quotas: mount.quotas.clone(),
+        store,
         keys: Arc::clone(&mount.provider.issuer.keys),
         reuse: mount.reuse.clone(),
     };

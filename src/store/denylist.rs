@@ -51,6 +51,19 @@ pub enum Revocation {
     },
 }
 
+/// What a token says of itself that it can be revoked by, verified or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'t> {
+    /// The `iss` of whose token it is.
+    pub issuer: &'t str,
+    /// Its `jti`.
+    pub id: Option<&'t str>,
+    /// Its `sub`.
+    pub subject: Option<&'t str>,
+    /// Its `iat`.
+    pub issued_at: Option<UnixSeconds>,
+}
+
 /// There are more revocations than are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
@@ -125,30 +138,38 @@ impl Denylist {
     /// Whether a token is revoked: this very one, its id, or all of its subject's up to its `iat`.
     /// `content` is as in [`Revocation::Token`], `issuer` the `iss` of whose token it is.
     pub fn holds(&self, content: &TokenDigest, issuer: &str, identity: &Identity) -> bool {
-        if !self.any.load(Ordering::Acquire) {
-            return false;
-        }
-        self.tokens.pin().contains_key(content)
-            || self.holds_id(issuer, identity)
-            || self.holds_subject(issuer, identity)
+        let names = || Names {
+            issuer,
+            id: identity.claims.get("jti").and_then(Value::as_str),
+            subject: identity.subject(),
+            issued_at: identity.claims.get("iat").and_then(Value::as_i64),
+        };
+        self.any.load(Ordering::Acquire) && self.holds_named(content, &names())
     }
 
-    fn holds_id(&self, issuer: &str, identity: &Identity) -> bool {
-        let id = identity.claims.get("jti").and_then(Value::as_str);
-        id.is_some_and(|id| {
-            let name = self.name(issuer, id);
+    /// [`Self::holds`] of a token that need not be verified: to keep it, not to accept it.
+    pub fn holds_named(&self, content: &TokenDigest, names: &Names<'_>) -> bool {
+        self.any.load(Ordering::Acquire)
+            && (self.tokens.pin().contains_key(content)
+                || self.holds_id(names)
+                || self.holds_subject(names))
+    }
+
+    fn holds_id(&self, names: &Names<'_>) -> bool {
+        names.id.is_some_and(|id| {
+            let name = self.name(names.issuer, id);
             self.ids.pin().contains_key(&name)
         })
     }
 
-    fn holds_subject(&self, issuer: &str, identity: &Identity) -> bool {
-        let Some(subject) = identity.subject() else {
+    fn holds_subject(&self, names: &Names<'_>) -> bool {
+        let Some(subject) = names.subject else {
             return false;
         };
-        let name = self.name(issuer, subject);
+        let name = self.name(names.issuer, subject);
         let subjects = self.subjects.pin();
         subjects.get(&name).is_some_and(|cutoff| {
-            let issued_at = identity.claims.get("iat").and_then(Value::as_i64);
+            let issued_at = names.issued_at;
             issued_at.is_none_or(|at| at <= cutoff.issued_until)
         })
     }

@@ -7,7 +7,7 @@ mod rate;
 mod redis;
 
 pub use self::redis::{Away, Redis, Settings};
-pub use denylist::{Denylist, Full, Revocation};
+pub use denylist::{Denylist, Full, Names, Revocation};
 pub use rate::{RateKey, Taken};
 
 use crate::identity::UnixSeconds;
