@@ -13,6 +13,7 @@ use crate::upstream::Received;
 use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -129,6 +130,10 @@ async fn collect(
     let Some(body) = body else {
         return Ok(Bytes::new());
     };
+    // What is announced to be too large need not come.
+    if body.size_hint().lower() > surface.max_body {
+        return Err(Unread::TooLarge);
+    }
     let limit = usize::try_from(surface.max_body).unwrap_or(usize::MAX);
     match pingora_timeout::timeout(patience, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
