@@ -186,7 +186,8 @@ impl App {
         let workers = Workers::start(count, &bound, &shared)?;
         let admin_address = admin.address.clone();
         let tasks = vec![
-            tokio::spawn(forget_expired(store, clock)),
+            tokio::spawn(forget_expired(Arc::clone(&store), clock)),
+            tokio::spawn(forget_reused(store, Arc::clone(&shared))),
             tokio::spawn(Arc::clone(&reloader).watch()),
             tokio::spawn(admin::serve(
                 admin,
@@ -275,6 +276,7 @@ impl App {
         for task in &self.tasks {
             task.abort();
         }
+        self.shared.snapshot.load().tokens.store().end();
         self.shared.drain.advance(Stage::Draining);
         self.workers.end().await;
         if let Some(exporter) = self.exporter {
@@ -288,6 +290,15 @@ async fn forget_expired(store: Arc<SharedStore>, clock: Clock) {
     loop {
         tokio::time::sleep(FORGET_INTERVAL).await;
         store.denylist().sweep(clock.now());
+    }
+}
+
+/// What another gateway has revoked may be a token that is given again here.
+async fn forget_reused(store: Arc<SharedStore>, shared: Arc<Shared>) {
+    loop {
+        store.news().await;
+        let snapshot = shared.snapshot.load();
+        snapshot.reuse.iter().for_each(|reuse| reuse.forget_all());
     }
 }
 

@@ -76,7 +76,7 @@ impl Reloader {
     /// upstreams a moment to be resolved.
     pub async fn start(path: PathBuf, shared: Arc<Shared>, env: Env) -> Arc<Self> {
         let snapshot = shared.snapshot.load_full();
-        connect(&snapshot);
+        snapshot.connect().await;
         let mut state = State {
             tried: Seen::now(&path, snapshot.config.files()),
             fetchers: snapshot.providers.iter().map(Fetcher::start).collect(),
@@ -143,7 +143,7 @@ impl Reloader {
         let now = self.env.clock.now();
         report.changes.extend(renewed(old, &new, now));
         let started = start_fetchers(&new, &state.fetchers);
-        connect(&new);
+        new.connect().await;
         await_keys(&new, &started).await;
         state.upkeep.replace(&new.upstreams).await;
         self.shared.snapshot.store(Arc::new(new));
@@ -250,14 +250,6 @@ impl Fetcher {
     /// asked for a fetch, or be about to.
     async fn retire(self) {
         tokio::time::sleep(self.keys.policy().patience).await;
-    }
-}
-
-/// Has the background task of a new `[store]` started, here where it belongs. It ends with the last
-/// snapshot that has it.
-fn connect(snapshot: &Snapshot) {
-    if let Some(redis) = &snapshot.shared {
-        redis.start();
     }
 }
 

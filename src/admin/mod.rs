@@ -7,8 +7,9 @@ pub use readiness::Readiness;
 
 use crate::reload::Reloader;
 use crate::server::{self, Bound, Shared, Stage};
+use crate::store::{NotShared, Reach};
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -95,7 +96,11 @@ async fn answer(request: Request<Incoming>, shared: &Shared, reloader: &Reloader
 }
 
 fn metrics(shared: &Shared) -> Reply {
-    match shared.observer.metrics.render() {
+    let metrics = &shared.observer.metrics;
+    let revocations = shared.snapshot.load().tokens.store().denylist().len();
+    let revocations = i64::try_from(revocations).unwrap_or(i64::MAX);
+    metrics.revocations.set(revocations);
+    match metrics.render() {
         Ok(text) => reply(StatusCode::OK, METRICS, text),
         Err(error) => reply(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -171,15 +176,28 @@ async fn revoke(request: Request<Incoming>, shared: &Shared) -> Reply {
         Ok(order) => order,
         Err(why) => return reply(StatusCode::UNPROCESSABLE_ENTITY, TEXT, why + "\n"),
     };
-    match snapshot.tokens.store().revoke(revocation, now).await {
-        Ok(()) => {
-            // Bought again, tokens are new ones. It is rare enough not to look for the one.
-            snapshot.reuse.iter().for_each(|reuse| reuse.forget_all());
-            tracing::info!(revoked = done.revoked, until = done.until, "revoked");
-            let text = serde_json::to_string(&done).unwrap_or_default();
+    let outcome = snapshot.tokens.store().revoke(revocation, now).await;
+    if outcome.is_ok() || outcome == Err(NotShared::Away) {
+        // Bought again, tokens are new ones. It is rare enough not to look for the one.
+        snapshot.reuse.iter().for_each(|reuse| reuse.forget_all());
+        let shared = outcome == Ok(Reach::All);
+        let (revoked, until) = (done.revoked, done.until);
+        tracing::info!(revoked, until, shared, "revoked");
+    }
+    match outcome {
+        Ok(reach) => {
+            let text = serde_json::to_string(&done.reaching(reach)).unwrap_or_default();
             reply(StatusCode::OK, "application/json", text + "\n")
         }
-        Err(full) => reply(StatusCode::INSUFFICIENT_STORAGE, TEXT, format!("{full}\n")),
+        Err(why @ NotShared::Full(_)) => {
+            reply(StatusCode::INSUFFICIENT_STORAGE, TEXT, format!("{why}\n"))
+        }
+        Err(why @ NotShared::Away) => {
+            let mut response = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n"));
+            let soon = HeaderValue::from_static("1");
+            response.headers_mut().insert(RETRY_AFTER, soon);
+            response
+        }
     }
 }
 

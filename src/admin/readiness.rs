@@ -2,6 +2,7 @@
 
 use crate::keys::KeyStatus;
 use crate::server::{Shared, Stage};
+use crate::store::Standing;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,12 +11,14 @@ use std::sync::Arc;
 pub struct Readiness {
     draining: bool,
     issuers: Vec<(Arc<str>, KeyStatus)>,
+    revocations: Standing,
 }
 
 // === impl Readiness ===
 
 impl Readiness {
-    /// The present readiness. Once an issuer's keys have been loaded, its outage changes nothing.
+    /// The present readiness. Once an issuer's keys have been loaded, its outage changes nothing; nor
+    /// does that of the shared store once the revocations have been.
     pub fn of(shared: &Shared) -> Self {
         let snapshot = shared.snapshot.load();
         let now = snapshot.clock.now();
@@ -26,16 +29,18 @@ impl Readiness {
                 .iter()
                 .map(|issuer| (Arc::clone(&issuer.rules.name), issuer.status(now)))
                 .collect(),
+            revocations: snapshot.tokens.store().standing(),
         }
     }
 
     /// Whether to send requests here.
     pub fn is_ready(&self) -> bool {
-        !self.draining
-            && self
-                .issuers
-                .iter()
-                .all(|(_, keys)| *keys != KeyStatus::Missing)
+        !self.draining && self.has_keys() && !self.revocations.is_awaited()
+    }
+
+    fn has_keys(&self) -> bool {
+        let mut issuers = self.issuers.iter();
+        issuers.all(|(_, keys)| *keys != KeyStatus::Missing)
     }
 
     /// In one line.
@@ -43,6 +48,9 @@ impl Readiness {
         match (self.is_ready(), self.draining) {
             (true, _) => "ready\n",
             (false, true) => "not ready: draining\n",
+            (false, false) if self.has_keys() => {
+                "not ready: revocations have not been loaded from the shared store\n"
+            }
             (false, false) => "not ready: keys of an issuer have not been loaded\n",
         }
     }
@@ -65,6 +73,15 @@ impl fmt::Display for Readiness {
                     writeln!(f, "  [+] issuer {name}: {keys} keys, fetched {age}s ago")?
                 }
             }
+        }
+        if self.revocations.shared {
+            let state = match self.revocations {
+                Standing { in_sync: true, .. } => "revocations are shared with other gateways",
+                Standing { loaded: true, .. } => "away: revocations are not shared",
+                _ => "away: revocations have not been loaded",
+            };
+            let mark = mark(!self.revocations.is_awaited());
+            writeln!(f, "  [{mark}] shared store: {state}")?;
         }
         writeln!(f, "  [{}] not draining", mark(!self.draining))
     }

@@ -3,7 +3,7 @@
 use crate::authn::token::{self, UnverifiedToken};
 use crate::authn::{Issuer, Issuers};
 use crate::identity::UnixSeconds;
-use crate::store::Revocation;
+use crate::store::{Reach, Revocation};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -36,6 +36,10 @@ pub(super) struct Done {
     pub revoked: &'static str,
     /// Until when it is remembered, in seconds since 1970.
     pub until: UnixSeconds,
+    /// If there is a `[store]`: whether the other gateways have it within a second. If not, they do once
+    /// the store is back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<bool>,
 }
 
 // === impl Order ===
@@ -93,7 +97,25 @@ impl Order {
 }
 
 fn done(revoked: &'static str, until: UnixSeconds) -> Done {
-    Done { revoked, until }
+    Done {
+        revoked,
+        until,
+        shared: None,
+    }
+}
+
+// === impl Done ===
+
+impl Done {
+    /// What was done, with how far it reaches.
+    pub fn reaching(self, reach: Reach) -> Self {
+        let shared = match reach {
+            Reach::Here => None,
+            Reach::All => Some(true),
+            Reach::Later => Some(false),
+        };
+        Self { shared, ..self }
+    }
 }
 
 /// The token in what somebody has copied out of a header or a file.

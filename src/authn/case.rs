@@ -94,9 +94,7 @@ impl<'a> Case<'a> {
             let subject = identity.subject().unwrap_or("absent");
             format!("by digest, jti and sub; sub is `{subject}`")
         });
-        if self.known.is_revoked(content, issuer, identity) {
-            return Err(Reason::Revoked.into());
-        }
+        self.known.unrevoked(content, issuer, identity)?;
         steps.passed("revocation", || {
             "neither the token nor its subject is revoked".to_owned()
         });

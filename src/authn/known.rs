@@ -8,7 +8,7 @@ use super::Issuer;
 use crate::identity::{DigestHasher, Identity, TokenDigest, UnixSeconds};
 use crate::keys::{KeySet, VerificationKey};
 use crate::rejection::{Reason, Rejection};
-use crate::store::SharedStore;
+use crate::store::{SharedStore, Word};
 use crate::telemetry::metrics::TokenCacheMetrics;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -171,10 +171,22 @@ impl KnownTokens {
         self.refused.get(digest)
     }
 
-    /// Whether this token has been revoked. `issuer` is the one whose token it is.
-    pub fn is_revoked(&self, content: &TokenDigest, issuer: &Issuer, identity: &Identity) -> bool {
+    /// Whether this token may still be used. `issuer` is the one whose token it is.
+    ///
+    /// # Errors
+    /// [`Reason::Revoked`], or [`Reason::StoreUnavailable`] if that cannot be told.
+    pub fn unrevoked(
+        &self,
+        content: &TokenDigest,
+        issuer: &Issuer,
+        identity: &Identity,
+    ) -> Result<(), Reason> {
         let denylist = self.store.denylist();
-        denylist.holds(content, &issuer.rules.issuer, identity)
+        match denylist.judge(content, &issuer.rules.issuer, identity) {
+            Word::Clear => Ok(()),
+            Word::Revoked => Err(Reason::Revoked),
+            Word::Unknown => Err(Reason::StoreUnavailable),
+        }
     }
 
     /// Remembers a verified token.

@@ -1,4 +1,4 @@
-//! `check`: all mistakes at once; with `--online` also what the issuers say.
+//! `check`: all mistakes at once; with `--online` also what the issuers and the shared store say.
 
 use super::output::{self, BAD, FAINT, GOOD};
 use super::{FAILED, run};
@@ -25,7 +25,10 @@ pub fn run(path: &Path, online: bool) -> u8 {
         return printed;
     }
     match run::runtime() {
-        Ok(runtime) => runtime.block_on(ask_issuers(&snapshot)),
+        Ok(runtime) => runtime.block_on(async {
+            let code = ask_issuers(&snapshot).await;
+            code.max(ask_store(&snapshot).await)
+        }),
         Err(error) => output::fail(&format!("cannot start the runtime: {error}"), FAILED),
     }
 }
@@ -73,6 +76,25 @@ async fn ask_issuers(snapshot: &Snapshot) -> u8 {
         }
     }
     code
+}
+
+/// Reads all revocations, as a gateway does that starts.
+async fn ask_store(snapshot: &Snapshot) -> u8 {
+    let Some(redis) = &snapshot.shared else {
+        return 0;
+    };
+    snapshot.connect().await;
+    let (store, address) = (snapshot.tokens.store(), redis.address());
+    match redis.check().await {
+        Ok(()) => output::print(&format!(
+            "{GOOD}ok{GOOD:#} store: {} revocations at {address}\n",
+            store.denylist().len()
+        )),
+        Err(why) => {
+            output::print(&format!("{BAD}failed{BAD:#} store: {address}: {why}\n"));
+            FAILED
+        }
+    }
 }
 
 async fn ask(provider: &Provider) -> Result<String, fetch::FetchError> {

@@ -63,7 +63,13 @@ fn done(reply: &str) -> String {
         Some(until) => format!(" until {}", steps::moment(until, unix_now())),
         None => String::new(),
     };
-    format!("{GOOD}revoked{GOOD:#}{until}\n")
+    let reach = match reply["shared"].as_bool() {
+        Some(false) => {
+            ", by this gateway alone so far: the shared store is away, and the others follow when it is back"
+        }
+        Some(true) | None => "",
+    };
+    format!("{GOOD}revoked{GOOD:#}{until}{reach}\n")
 }
 
 /// The order as the admin listener takes it. `token` is what came for one.

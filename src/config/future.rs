@@ -5,7 +5,7 @@ use super::path::{KeyPath, Segment};
 /// Table (`*` for any name or index) and its keys to come. A key leaves this list when its field arrives; a test
 /// holds that none is in both.
 const FUTURE: &[(&[&str], &[&str])] = &[
-    (&["store"], &["encryption_key_file", "on_failure"]),
+    (&["store"], &["encryption_key_file"]),
     (&["issuer", "*"], &["revocation_endpoint"]),
     (
         &["oauth", "*"],
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn looks_up_by_table() {
-        assert!(keys_of(&at!["store"]).contains(&"on_failure"));
+        assert!(keys_of(&at!["store"]).contains(&"encryption_key_file"));
         assert!(keys_of(&at!["route", 4]).is_empty());
         assert!(keys_of(&at!["upstream", "grants"]).contains(&"token"));
         assert!(keys_of(&at!["log"]).is_empty());

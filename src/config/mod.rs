@@ -70,7 +70,7 @@ pub use schema::schema;
 pub use secret::{Resolved, Secret, SecretSource};
 pub use server::Server;
 pub use show::show;
-pub use store::Store;
+pub use store::{OnFailure, Store};
 pub use suggest::suggest;
 pub use telemetry::Telemetry;
 pub use text::BadText;
@@ -106,8 +106,8 @@ pub struct Config {
     pub upstream: BTreeMap<String, Upstream>,
     /// Routes.
     pub route: Vec<Route>,
-    /// What several gateways share, in Redis: the counts of `rate_limit`. Without this table, or while Redis is away
-    /// or slow, each gateway counts for itself.
+    /// What several gateways share, in Redis: revoked tokens, and the counts of `rate_limit`. Without this table each
+    /// gateway knows what was revoked there, and counts for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Store")]
     pub store: Option<Store>,

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::secret::{Secret, SecretSource};
 use super::units::Dur;
 
-/// What several gateways share, in Redis: the counts of `rate_limit`. Without this table, or while Redis is away or
-/// slow, each gateway counts for itself.
+/// What several gateways share, in Redis: revoked tokens, and the counts of `rate_limit`. Without this table each
+/// gateway knows what was revoked there, and counts for itself; so it does while Redis is away, see `on_failure`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
@@ -24,6 +24,27 @@ pub struct Store {
     /// How long a request waits for Redis at most. Then it goes by what this gateway has counted itself, and so do
     /// all others until Redis answers again, which is tried once a second.
     pub timeout: Dur,
+    /// What becomes of tokens while it is not known what other gateways have revoked: Redis has not answered for a
+    /// second and `timeout`. `"open"`: each gateway refuses what it knows to be revoked; what is revoked meanwhile is
+    /// refused there, and by the others once Redis is back. `"closed"`: every token that is otherwise good gets 503
+    /// `store_unavailable`, and an order to revoke one gets 503 as well, although it holds there and is written to
+    /// Redis later; a gateway that starts is not ready before it has loaded all revocations. Routes with
+    /// `auth = "none"` are not concerned. Whatever is said here, Redis may lose its data: gateways that run write again
+    /// what they hold.
+    pub on_failure: OnFailure,
+}
+
+/// `on_failure`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "explained at `Store::on_failure`; documented variants make a longer schema"
+)]
+pub enum OnFailure {
+    #[default]
+    Open,
+    Closed,
 }
 
 impl Store {
@@ -45,6 +66,7 @@ impl Default for Store {
             url_file: None,
             url_env: None,
             timeout: Dur(Duration::from_millis(50)),
+            on_failure: OnFailure::Open,
         }
     }
 }

@@ -338,8 +338,8 @@ fn types_that_do_not_fit() {
             "keys here are listen",
         ),
         (
-            "[store]\non_failure = \"open\"",
-            "2:1: `on_failure` is not supported by this version",
+            "[store]\nencryption_key_file = \"x\"",
+            "2:1: `encryption_key_file` is not supported by this version",
             "",
         ),
         (

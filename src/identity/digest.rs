@@ -33,6 +33,13 @@ impl TokenDigest {
     }
 }
 
+impl From<[u8; 32]> for TokenDigest {
+    /// A digest that was made elsewhere.
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl AsRef<[u8]> for TokenDigest {
     fn as_ref(&self) -> &[u8] {
         &self.0

@@ -38,7 +38,7 @@ use crate::oauth::{Endpoint, Quotas, Reuse, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
-use crate::store::Redis;
+use crate::store::{OnFailure, Redis};
 use crate::telemetry::access_log::AccessPolicy;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::otlp;
@@ -211,6 +211,27 @@ pub struct Provider {
     config: config::Issuer,
     /// What its `ca_file` held: a renewed one has to be noticed.
     authorities: Option<Vec<u8>>,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Has the background task of a new `[store]` started, on the present runtime, and shares
+    /// revocations by it: returns when those are known, or the first attempt has failed.
+    pub async fn connect(&self) {
+        if let Some(redis) = &self.shared {
+            redis.start();
+        }
+        let store = self.config.store.as_ref();
+        let on_failure = match store.map(|store| store.on_failure).unwrap_or_default() {
+            config::OnFailure::Open => OnFailure::Open,
+            config::OnFailure::Closed => OnFailure::Closed,
+        };
+        let revocations = self.tokens.store();
+        revocations
+            .share(self.shared.as_ref(), on_failure, &self.clock)
+            .await;
+    }
 }
 
 // === impl Target ===

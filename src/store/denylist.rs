@@ -1,23 +1,31 @@
 //! Tokens that are refused although everything about them is right.
 //!
 //! Read on every request, written hardly ever: the maps are read without a lock, and while nothing
-//! is revoked a request pays for one relaxed load.
+//! is revoked a request pays for one load.
 
-use crate::identity::{Identity, TokenDigest, UnixSeconds};
+use super::entry::{Entry, What, name};
+use crate::identity::{DigestHasher, Identity, TokenDigest, UnixSeconds};
 use papaya::HashMap;
 use serde_json::Value;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Revocations that are kept at one time.
-const MAX_ENTRIES: usize = 1 << 20;
+/// Revocations that are kept at one time, here and in Redis.
+pub(super) const MAX_ENTRIES: usize = 1 << 20;
 
 /// How long an entry is kept beyond its end, in seconds: the clock may be set back, and the leeway
 /// may be more than it was when the order came.
-const KEPT_LONGER: UnixSeconds = 3600;
+pub(super) const KEPT_LONGER: UnixSeconds = 3600;
+
+/// There is a token that is revoked by its content.
+const TOKENS: u8 = 1;
+/// There is one that is revoked by its `jti`.
+const IDS: u8 = 2;
+/// There is a subject whose tokens are revoked.
+const SUBJECTS: u8 = 4;
+/// Others may have revoked what is not known here, and that is not to be risked.
+const DOUBT: u8 = 8;
 
 /// What is revoked, and until when that has to be remembered: the last `exp` of what it hits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,26 +76,34 @@ pub struct Names<'t> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
-/// A name that means something only together with its issuer, hashed: lookups compare eight bytes
-/// and allocate nothing.
-type NameHash = u64;
+/// Whether a token is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// It is not.
+    Clear,
+    /// It is.
+    Revoked,
+    /// It cannot be told: other gateways may have revoked it, and `on_failure` is `"closed"`.
+    Unknown,
+}
 
 /// All revocations that have not run out.
 pub struct Denylist {
     /// Entries at most.
     limit: usize,
-    tokens: HashMap<TokenDigest, UnixSeconds>,
-    ids: HashMap<NameHash, UnixSeconds>,
-    subjects: HashMap<NameHash, Cutoff>,
-    /// Random for this process, so that nobody can choose a name that hits another's.
-    names: RandomState,
-    /// Whether there is any entry: what all but a few requests look at.
-    any: AtomicBool,
+    tokens: Map<UnixSeconds>,
+    ids: Map<UnixSeconds>,
+    subjects: Map<Cutoff>,
+    /// Which kinds of entries there are, and [`DOUBT`]: what all but a few requests look at.
+    flags: AtomicU8,
     /// Held by writers alone.
     writing: Mutex<()>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// Entries by digest: that of a token, or of a name together with its issuer.
+type Map<T> = HashMap<TokenDigest, T, DigestHasher>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cutoff {
     issued_until: UnixSeconds,
     until: UnixSeconds,
@@ -105,6 +121,17 @@ impl fmt::Display for Full {
 }
 
 impl std::error::Error for Full {}
+
+// === impl Cutoff ===
+
+impl Cutoff {
+    fn later(self, other: Self) -> Self {
+        Self {
+            issued_until: self.issued_until.max(other.issued_until),
+            until: self.until.max(other.until),
+        }
+    }
+}
 
 // === impl Denylist ===
 
@@ -126,111 +153,140 @@ impl Denylist {
     fn with_limit(limit: usize) -> Self {
         Self {
             limit,
-            tokens: HashMap::new(),
-            ids: HashMap::new(),
-            subjects: HashMap::new(),
-            names: RandomState::new(),
-            any: AtomicBool::new(false),
+            tokens: HashMap::default(),
+            ids: HashMap::default(),
+            subjects: HashMap::default(),
+            flags: AtomicU8::new(0),
             writing: Mutex::new(()),
         }
     }
 
     /// Whether a token is revoked: this very one, its id, or all of its subject's up to its `iat`.
     /// `content` is as in [`Revocation::Token`], `issuer` the `iss` of whose token it is.
-    pub fn holds(&self, content: &TokenDigest, issuer: &str, identity: &Identity) -> bool {
-        let names = || Names {
+    pub fn judge(&self, content: &TokenDigest, issuer: &str, identity: &Identity) -> Word {
+        let flags = self.flags.load(Ordering::Acquire);
+        if flags == 0 {
+            return Word::Clear;
+        }
+        let names = Names {
             issuer,
             id: identity.claims.get("jti").and_then(Value::as_str),
             subject: identity.subject(),
             issued_at: identity.claims.get("iat").and_then(Value::as_i64),
         };
-        self.any.load(Ordering::Acquire) && self.holds_named(content, &names())
+        match self.hits(flags, content, &names) {
+            true => Word::Revoked,
+            false if flags & DOUBT != 0 => Word::Unknown,
+            false => Word::Clear,
+        }
     }
 
-    /// [`Self::holds`] of a token that need not be verified: to keep it, not to accept it.
-    pub fn holds_named(&self, content: &TokenDigest, names: &Names<'_>) -> bool {
-        self.any.load(Ordering::Acquire)
-            && (self.tokens.pin().contains_key(content)
-                || self.holds_id(names)
-                || self.holds_subject(names))
+    /// Whether a token is known to be revoked that need not be verified: to go on keeping it, not to
+    /// accept it.
+    pub fn holds(&self, content: &TokenDigest, names: &Names<'_>) -> bool {
+        let flags = self.flags.load(Ordering::Acquire);
+        flags != 0 && self.hits(flags, content, names)
+    }
+
+    fn hits(&self, flags: u8, content: &TokenDigest, names: &Names<'_>) -> bool {
+        (flags & TOKENS != 0 && self.holds_token(content))
+            || (flags & IDS != 0 && self.holds_id(names))
+            || (flags & SUBJECTS != 0 && self.holds_subject(names))
+    }
+
+    /// Whether this very token is revoked; `content` is as in [`Revocation::Token`].
+    pub fn holds_token(&self, content: &TokenDigest) -> bool {
+        self.tokens.pin().contains_key(content)
     }
 
     fn holds_id(&self, names: &Names<'_>) -> bool {
-        names.id.is_some_and(|id| {
-            let name = self.name(names.issuer, id);
-            self.ids.pin().contains_key(&name)
-        })
+        let of = |id| self.ids.pin().contains_key(&name(names.issuer, id));
+        names.id.is_some_and(of)
     }
 
     fn holds_subject(&self, names: &Names<'_>) -> bool {
         let Some(subject) = names.subject else {
             return false;
         };
-        let name = self.name(names.issuer, subject);
         let subjects = self.subjects.pin();
-        subjects.get(&name).is_some_and(|cutoff| {
-            let issued_at = names.issued_at;
-            issued_at.is_none_or(|at| at <= cutoff.issued_until)
-        })
+        let cutoff = subjects.get(&name(names.issuer, subject));
+        cutoff.is_some_and(|cutoff| names.issued_at.is_none_or(|at| at <= cutoff.issued_until))
     }
 
-    /// Adds a revocation; it holds as soon as this returns. What has run out by `now` is dropped.
+    /// Adds an entry; it holds as soon as this returns. Whether it says anything new: a later word
+    /// never takes back an earlier one. One that has run out by `now` is left aside.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn add(&self, revocation: Revocation, now: UnixSeconds) -> Result<(), Full> {
-        let _writing = self
-            .writing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if self.len() >= self.limit {
+    pub(super) fn add(&self, entry: &Entry, now: UnixSeconds) -> Result<bool, Full> {
+        if entry.until <= last_end(now) {
+            return Ok(false);
+        }
+        let _writing = self.writing();
+        if self.len() >= self.limit && !self.knows(entry) {
             self.drop_expired(now);
             if self.len() >= self.limit {
                 return Err(Full);
             }
         }
-        match revocation {
-            Revocation::Token { content, until } => later(&self.tokens, content, until),
-            Revocation::Id { issuer, id, until } => {
-                later(&self.ids, self.name(&issuer, &id), until);
-            }
-            Revocation::Subject {
-                issuer,
-                subject,
-                issued_until,
-                until,
-            } => self.add_subject(
-                self.name(&issuer, &subject),
-                Cutoff {
+        let (digest, until) = (entry.digest, entry.until);
+        let (flag, new) = match entry.what {
+            What::Token => (TOKENS, later(&self.tokens, digest, until, i64::max)),
+            What::Id => (IDS, later(&self.ids, digest, until, i64::max)),
+            What::Subject { issued_until } => {
+                let cutoff = Cutoff {
                     issued_until,
                     until,
-                },
-            ),
-        }
-        self.any.store(true, Ordering::Release);
-        Ok(())
+                };
+                let new = later(&self.subjects, digest, cutoff, Cutoff::later);
+                (SUBJECTS, new)
+            }
+        };
+        self.flags.fetch_or(flag, Ordering::AcqRel);
+        Ok(new)
     }
 
-    /// A later word on a subject never takes back an earlier one.
-    fn add_subject(&self, name: NameHash, new: Cutoff) {
-        self.subjects.pin().update_or_insert(
-            name,
-            |old| Cutoff {
-                issued_until: old.issued_until.max(new.issued_until),
-                until: old.until.max(new.until),
-            },
-            new,
-        );
+    fn knows(&self, entry: &Entry) -> bool {
+        match entry.what {
+            What::Token => self.tokens.pin().contains_key(&entry.digest),
+            What::Id => self.ids.pin().contains_key(&entry.digest),
+            What::Subject { .. } => self.subjects.pin().contains_key(&entry.digest),
+        }
+    }
+
+    /// Everything that is in force.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let entry = |what, digest: &TokenDigest, until| Entry {
+            what,
+            digest: *digest,
+            until,
+        };
+        let (tokens, ids) = (self.tokens.pin(), self.ids.pin());
+        let tokens = tokens
+            .iter()
+            .map(|(of, until)| entry(What::Token, of, *until));
+        let ids = ids.iter().map(|(of, until)| entry(What::Id, of, *until));
+        let subjects = self.subjects.pin();
+        let subjects = subjects.iter().map(|(of, cutoff)| {
+            let issued_until = cutoff.issued_until;
+            entry(What::Subject { issued_until }, of, cutoff.until)
+        });
+        tokens.chain(ids).chain(subjects).collect()
+    }
+
+    /// Whether other gateways may have revoked what is not known here, and tokens are not to be let
+    /// through for that.
+    pub(super) fn doubt(&self, doubt: bool) {
+        match doubt {
+            true => self.flags.fetch_or(DOUBT, Ordering::AcqRel),
+            false => self.flags.fetch_and(!DOUBT, Ordering::AcqRel),
+        };
     }
 
     /// Forgets what has run out: tokens that nobody would accept any more.
     pub fn sweep(&self, now: UnixSeconds) {
-        let _writing = self
-            .writing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _writing = self.writing();
         self.drop_expired(now);
-        self.any.store(!self.is_empty(), Ordering::Release);
     }
 
     /// How many revocations are in force.
@@ -243,22 +299,47 @@ impl Denylist {
         self.len() == 0
     }
 
-    fn drop_expired(&self, now: UnixSeconds) {
-        let now = now.saturating_sub(KEPT_LONGER);
-        self.tokens.pin().retain(|_, until| *until > now);
-        self.ids.pin().retain(|_, until| *until > now);
-        self.subjects.pin().retain(|_, cutoff| cutoff.until > now);
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name(&self, issuer: &str, name: &str) -> NameHash {
-        self.names.hash_one((issuer, name))
+    /// Only while [`writing`](Self::writing).
+    fn drop_expired(&self, now: UnixSeconds) {
+        let end = last_end(now);
+        self.tokens.pin().retain(|_, until| *until > end);
+        self.ids.pin().retain(|_, until| *until > end);
+        self.subjects.pin().retain(|_, cutoff| cutoff.until > end);
+        for (flag, empty) in [
+            (TOKENS, self.tokens.is_empty()),
+            (IDS, self.ids.is_empty()),
+            (SUBJECTS, self.subjects.is_empty()),
+        ] {
+            if empty {
+                self.flags.fetch_and(!flag, Ordering::AcqRel);
+            }
+        }
     }
 }
 
-/// Puts an entry in; one that is there already never ends sooner for it.
-fn later<K: Hash + Eq>(map: &HashMap<K, UnixSeconds>, key: K, until: UnixSeconds) {
-    map.pin()
-        .update_or_insert(key, |old| (*old).max(until), until);
+/// What ended then is forgotten now.
+fn last_end(now: UnixSeconds) -> UnixSeconds {
+    now.saturating_sub(KEPT_LONGER)
+}
+
+/// Puts an entry in, joined with what is there already. Whether that changes anything. Only one writer
+/// at a time.
+fn later<T>(map: &Map<T>, key: TokenDigest, value: T, join: impl Fn(T, T) -> T) -> bool
+where
+    T: Copy + PartialEq + Send + Sync,
+{
+    let map = map.pin();
+    let old = map.get(&key).copied();
+    let value = old.map_or(value, |old| join(old, value));
+    if old == Some(value) {
+        return false;
+    }
+    map.insert(key, value);
+    true
 }
 
 #[cfg(test)]
@@ -282,6 +363,21 @@ mod tests {
             bound_to: None,
             headers: Box::default(),
         }
+    }
+
+    fn holds(denylist: &Denylist, content: &TokenDigest, issuer: &str, caller: &Identity) -> bool {
+        let word = denylist.judge(content, issuer, caller);
+        denylist.doubt(true);
+        let in_doubt = denylist.judge(content, issuer, caller);
+        denylist.doubt(false);
+        match word {
+            Word::Clear => assert_eq!(in_doubt, Word::Unknown),
+            // What is known holds in any case.
+            Word::Revoked => assert_eq!(in_doubt, Word::Revoked),
+            Word::Unknown => panic!("there is no doubt"),
+        }
+        assert_eq!(denylist.judge(content, issuer, caller), word);
+        word == Word::Revoked
     }
 
     fn subject(issued_until: UnixSeconds, until: UnixSeconds) -> Revocation {
@@ -331,11 +427,11 @@ mod tests {
             let denylist = Denylist::default();
             let identity = identity(claims);
             assert!(
-                !denylist.holds(&digest, issuer, &identity),
+                !holds(&denylist, &digest, issuer, &identity),
                 "before {revocation:?}"
             );
-            denylist.add(revocation.clone(), 0).expect("room");
-            let held = denylist.holds(&digest, issuer, &identity);
+            denylist.add(&Entry::of(&revocation), 0).expect("room");
+            let held = holds(&denylist, &digest, issuer, &identity);
             assert_eq!(
                 held, hit,
                 "{revocation:?} {digest:?} {issuer} {:?}",
@@ -363,10 +459,10 @@ mod tests {
             (id(200), id(100)),
         ] {
             let denylist = Denylist::default();
-            denylist.add(long.clone(), 0).expect("room");
-            denylist.add(short, 0).expect("room");
+            denylist.add(&Entry::of(&long), 0).expect("room");
+            denylist.add(&Entry::of(&short), 0).expect("room");
             denylist.sweep(199 + KEPT_LONGER);
-            assert!(denylist.holds(&digest, "a", &caller), "{long:?}");
+            assert!(holds(&denylist, &digest, "a", &caller), "{long:?}");
             denylist.sweep(200 + KEPT_LONGER);
             assert!(denylist.is_empty(), "{long:?}");
         }
@@ -381,27 +477,66 @@ mod tests {
             content: digest,
             until: 100,
         };
-        denylist.add(revocation, 0).expect("room");
+        denylist.add(&Entry::of(&revocation), 0).expect("room");
         denylist.sweep(99 + KEPT_LONGER);
-        assert!(denylist.holds(&digest, "a", &caller));
+        assert!(holds(&denylist, &digest, "a", &caller));
         denylist.sweep(100 + KEPT_LONGER);
-        assert!(!denylist.holds(&digest, "a", &caller));
+        assert!(!holds(&denylist, &digest, "a", &caller));
         assert!(denylist.is_empty());
     }
 
     #[test]
     fn keeps_everything_and_says_so_when_it_is_full() {
         let denylist = Denylist::with_limit(3);
-        let entry = |n: usize, until| Revocation::Token {
-            content: TokenDigest::of(&n.to_string()),
-            until,
+        let entry = |n: usize, until| {
+            let content = TokenDigest::of(&n.to_string());
+            Entry::of(&Revocation::Token { content, until })
         };
         for n in 0..3 {
-            denylist.add(entry(n, 100), 0).expect("room");
+            denylist.add(&entry(n, 100), 0).expect("room");
         }
-        assert_eq!(denylist.add(entry(3, 100), 99 + KEPT_LONGER), Err(Full));
-        assert!(denylist.holds(&TokenDigest::of("0"), "a", &identity(json!({}))));
-        assert_eq!(denylist.add(entry(3, 200), 100 + KEPT_LONGER), Ok(()));
+        assert_eq!(denylist.add(&entry(3, 100), 99 + KEPT_LONGER), Err(Full));
+        assert!(holds(
+            &denylist,
+            &TokenDigest::of("0"),
+            "a",
+            &identity(json!({}))
+        ));
+        // What is known already takes no more room.
+        assert_eq!(denylist.add(&entry(0, 100), 0), Ok(false));
+        assert_eq!(denylist.add(&entry(0, 150), 0), Ok(true));
+        assert_eq!(denylist.add(&entry(0, 100), 0), Ok(false));
+        assert_eq!(denylist.add(&entry(3, 200), 150 + KEPT_LONGER), Ok(true));
+        // What has run out is not taken in.
+        assert_eq!(denylist.add(&entry(4, 100), 100 + KEPT_LONGER), Ok(false));
         assert_eq!(denylist.len(), 1);
+    }
+
+    #[test]
+    fn tells_all_that_another_needs_to_know_the_same() {
+        let (one, other) = (Denylist::default(), Denylist::default());
+        let id = Revocation::Id {
+            issuer: "a".into(),
+            id: "x".into(),
+            until: 70,
+        };
+        let token = Revocation::Token {
+            content: TokenDigest::of("x"),
+            until: 80,
+        };
+        for revocation in [subject(50, 100), id, token] {
+            one.add(&Entry::of(&revocation), 0).expect("room");
+        }
+        for entry in one.entries() {
+            assert_eq!(other.add(&entry, 0), Ok(true));
+            assert_eq!(other.add(&entry, 0), Ok(false));
+        }
+        let sorted = |list: &Denylist| {
+            let mut entries = list.entries();
+            entries.sort_by_key(|entry| entry.until);
+            entries
+        };
+        assert_eq!(sorted(&one), sorted(&other));
+        assert_eq!(other.len(), 3);
     }
 }

@@ -8,9 +8,9 @@ use super::rate;
 use crate::telemetry::metrics::{Metrics, StoreMetrics};
 use futures_util::future::BoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError, RedisResult};
+use redis::{Client, ErrorKind, RedisError, RedisResult};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -19,8 +19,8 @@ use tokio::time::MissedTickBehavior;
 /// Between two probes of a Redis that is away.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// For a new connection, TLS included, and for an answer that no request waits for any more.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// For a new connection, TLS included, and for an answer that no request waits for, or not any more.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Requests that may wait to be handed to the connection: more are not worth waiting for. How many are on their way
 /// at one time is bounded by `timeout` and [`PATIENCE`] alone.
@@ -36,6 +36,8 @@ pub struct Redis {
     link: Arc<Link>,
     /// What became of requests to count.
     pub(super) rate_limit: StoreMetrics,
+    /// What became of exchanges of revocations.
+    pub(super) revocation: StoreMetrics,
 }
 
 /// Which Redis, and how long it may take.
@@ -51,12 +53,23 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Away;
 
+/// Why there is no answer of use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Redis says no: this very question makes no sense to it, or is not permitted.
+    Said(String),
+    /// Redis does not answer.
+    Silent(String),
+}
+
 /// Something to ask once there is a connection.
 type Job = Box<dyn FnOnce(ConnectionManager) -> BoxFuture<'static, ()> + Send>;
 
 /// Whether Redis answers.
 struct Link {
     up: AtomicBool,
+    /// Questions that have failed: behind each there may be another connection, to another Redis.
+    breaks: AtomicU64,
     metrics: Arc<Metrics>,
     /// `host:port`, for the log.
     address: String,
@@ -111,10 +124,12 @@ impl Redis {
             link: Arc::new(Link {
                 // Until the contrary is known, requests wait for it.
                 up: AtomicBool::new(true),
+                breaks: AtomicU64::new(0),
                 metrics: Arc::clone(metrics),
                 address,
             }),
             rate_limit: metrics.store("rate_limit"),
+            revocation: metrics.store("revocation"),
         })
     }
 
@@ -146,46 +161,112 @@ impl Redis {
             metrics.away.inc();
             return Err(Away);
         }
+        let answer = self.ask(metrics, self.settings.timeout, ask).await;
+        answer.map_err(|failure| {
+            self.link.lost(&failure);
+            Away
+        })
+    }
+
+    /// The same of a Redis that may be away: this may be the question that finds out. Nobody is told
+    /// what came of it, see [`failed`](Self::failed).
+    ///
+    /// # Errors
+    /// [`Failure`] if there is no answer within `wait`.
+    pub(super) async fn ask<T, F, A>(
+        &self,
+        metrics: &StoreMetrics,
+        wait: Duration,
+        ask: F,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(ConnectionManager) -> A + Send + 'static,
+        A: Future<Output = RedisResult<T>> + Send,
+    {
         let (reply, answer) = oneshot::channel();
+        let link = Arc::clone(&self.link);
         let job: Job = Box::new(move |connection| {
             Box::pin(async move {
                 // Who has given up must not be counted late.
                 if !reply.is_closed() {
-                    let _ = reply.send(ask(connection).await);
+                    let answer = ask(connection).await;
+                    if answer.is_err() {
+                        link.breaks.fetch_add(1, Relaxed);
+                    }
+                    let _ = reply.send(answer);
                 }
             })
         });
         if self.jobs.try_send(job).is_err() {
             metrics.away.inc();
-            return Err(Away);
+            return Err(Failure::Silent("too many wait for it".to_owned()));
         }
-        match pingora_timeout::timeout(self.settings.timeout, answer).await {
+        match pingora_timeout::timeout(wait, answer).await {
             Ok(Ok(Ok(answer))) => {
                 metrics.ok.inc();
                 Ok(answer)
             }
             Ok(Ok(Err(error))) => {
                 metrics.error.inc();
-                self.link.lost(&error.to_string());
-                Err(Away)
+                Err(error.into())
             }
             Ok(Err(_)) => {
                 metrics.error.inc();
-                self.link.lost("the connection has ended");
-                Err(Away)
+                Err(Failure::Silent("the connection has ended".to_owned()))
             }
             Err(_) => {
                 metrics.timeout.inc();
-                self.link.lost("no answer within [store] timeout");
-                Err(Away)
+                Err(Failure::Silent(format!("no answer within {wait:?}")))
             }
         }
+    }
+
+    /// Sends callers away for a while if this failure says that Redis is.
+    pub(super) fn failed(&self, failure: &Failure) {
+        if let Failure::Silent(_) = failure {
+            self.link.lost(failure);
+        }
+    }
+
+    /// How many questions have failed so far.
+    pub(super) fn breaks(&self) -> u64 {
+        self.link.breaks.load(Relaxed)
+    }
+
+    /// `host:port`, for the log.
+    pub fn address(&self) -> &str {
+        &self.link.address
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.link.metrics
+    }
+}
+
+// === impl Failure ===
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => {
+                Self::Said(error.to_string())
+            }
+            _ => Self::Silent(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Said(why) | Self::Silent(why)) = self;
+        f.write_str(why)
     }
 }
 
 /// Asks what is to be asked, and probes while there are no answers. Ends with the last sender.
 async fn run(client: Client, mut waiting: mpsc::Receiver<Job>, link: Arc<Link>) {
-    let mut manager = None;
+    let mut manager = fresh(&client).ok();
     let mut first = true;
     let mut ticks = tokio::time::interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -202,9 +283,10 @@ async fn run(client: Client, mut waiting: mpsc::Receiver<Job>, link: Arc<Link>) 
             },
             _ = ticks.tick() => {
                 if first || !link.up.load(Relaxed) {
-                    first = false;
                     // A connection that has failed may be dead without knowing it.
-                    manager = fresh(&client).ok();
+                    if !std::mem::take(&mut first) {
+                        manager = fresh(&client).ok();
+                    }
                     if let Some(manager) = manager.clone() {
                         tokio::spawn(probe(manager, Arc::clone(&link)));
                     }
@@ -221,7 +303,7 @@ async fn run(client: Client, mut waiting: mpsc::Receiver<Job>, link: Arc<Link>) 
 async fn probe(manager: ConnectionManager, link: Arc<Link>) {
     match rate::probe(manager).await {
         Ok(()) => link.found(),
-        Err(error) => link.lost(&error.to_string()),
+        Err(error) => link.lost(&error.into()),
     }
 }
 
@@ -236,11 +318,11 @@ fn fresh(client: &Client) -> Result<ConnectionManager, RedisError> {
 // === impl Link ===
 
 impl Link {
-    fn lost(&self, why: &str) {
+    fn lost(&self, why: &Failure) {
         if self.up.swap(false, Relaxed) {
             tracing::warn!(
                 redis = self.address,
-                why,
+                %why,
                 "the shared store does not answer: rate limits are counted by this gateway alone"
             );
             self.show();

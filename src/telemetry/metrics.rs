@@ -99,6 +99,10 @@ metrics! {
     store_requests_total: IntCounterVec ["operation", "result"],
     /// Whether the shared store answers (1) or not (0); absent where no store is configured.
     store_up: IntGaugeVec [],
+    /// Revocations in force, as this gateway knows them.
+    revocations: IntGauge [],
+    /// Unix time at which all revocations in the shared store were last known here; absent where no store is configured.
+    revocations_last_sync_timestamp_seconds: IntGaugeVec [],
     /// Whether the last reload of the configuration succeeded (1) or failed (0).
     config_last_reload_successful: IntGauge [],
     /// Unix time of the last successful reload of the configuration.

@@ -25,6 +25,7 @@ mod refusals;
 mod reuse;
 mod revocation;
 mod rim;
+mod shared_revocation;
 mod smoke;
 mod surface;
 mod tls;

@@ -102,7 +102,11 @@ pub fn run(question: &Question) -> u8 {
     };
     match run::runtime() {
         Ok(runtime) => {
-            let report = runtime.block_on(case.report());
+            let report = runtime.block_on(async {
+                // What gateways have revoked is known to them all, and to this process only by the store.
+                snapshot.connect().await;
+                case.report().await
+            });
             let printed = output::print(&report.text());
             if printed == 0 { report.code() } else { printed }
         }
