@@ -187,7 +187,8 @@ fn options(snapshot: &Snapshot, view: &RequestView<'_>) -> Decision {
     let any = |target: &Target| match target {
         Target::Route(_) => &SERVED[..],
         Target::Token(_) => &["POST"],
-        Target::Endpoint(..) | Target::Metadata | Target::InternalKeys => &["GET", "HEAD"],
+        Target::Endpoint(_, endpoint) => endpoint.methods(),
+        Target::Metadata | Target::InternalKeys => &["GET", "HEAD"],
     };
     match snapshot.routes.allow(&view.host, &view.path, any) {
         Ok(allow) => Decision::Options(allow),

@@ -133,6 +133,11 @@ impl Members {
         self.0.get(at).map(|(_, value)| value)
     }
 
+    /// Names and values, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// Whether there is a member of that name.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -155,6 +160,11 @@ impl Claims {
     /// The claim of that literal name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
+    }
+
+    /// Names and values, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter()
     }
 
     /// Bytes that these claims hold in memory, roughly; for the bound of the cache.

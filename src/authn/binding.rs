@@ -38,6 +38,15 @@ pub(super) fn of(
     })
 }
 
+/// Who brings a token.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Bringer {
+    /// A request; the client certificate of its connection.
+    Request(Option<Thumbprint>),
+    /// Nobody: somebody else asks what it is worth, or wants it ended.
+    Nobody,
+}
+
 /// Checks that a bound token comes over a connection of whom it is bound to. `certificate` is that of
 /// the connection; no header is ever looked at.
 ///

@@ -1,11 +1,12 @@
 //! One token before its judges: recalled if it is known, read and verified if it is not, or referred
 //! to its issuer.
 
+use super::binding::{self, Bringer};
 use super::known::{Evidence, Ground, KnownTokens, Refused, Verified};
 use super::opaque::{Digests, Finding, Question};
 use super::token::{Form, UnverifiedToken};
-use super::{Issuer, Issuers, Need, Outcome, Unverified, binding, verify};
-use crate::identity::{Identity, Thumbprint, TokenDigest, UnixSeconds};
+use super::{Issuer, Issuers, Need, Outcome, Unverified, verify};
+use crate::identity::{Identity, TokenDigest, UnixSeconds};
 use crate::introspection::Caller;
 use crate::keys::{KeySet, Message, VerificationKey};
 use crate::rejection::{Reason, Rejection};
@@ -20,7 +21,7 @@ pub(super) struct Case<'a> {
     pub(super) known: &'a KnownTokens,
     pub(super) text: &'a str,
     pub(super) opaque: Option<&'a Arc<Issuer>>,
-    pub(super) certificate: Option<Thumbprint>,
+    pub(super) bringer: Bringer,
     pub(super) digest: TokenDigest,
     pub(super) now: UnixSeconds,
 }
@@ -80,8 +81,8 @@ impl<'a> Case<'a> {
         self.admit(finding.content(), finding.issuer(), identity, steps)
     }
 
-    /// The outcome for a token that is good, unless it is bound to a certificate that the connection
-    /// does not have, or has been revoked. `content` is what it is revoked by.
+    /// The outcome for a token that is good, unless a request brings it that does not have the
+    /// certificate which it is bound to, or it has been revoked. `content` is what it is revoked by.
     pub(super) fn admit(
         &self,
         content: &TokenDigest,
@@ -89,7 +90,9 @@ impl<'a> Case<'a> {
         identity: &Arc<Identity>,
         steps: &mut impl Steps,
     ) -> Result<Outcome, Rejection> {
-        binding::held(identity, self.certificate.as_ref(), steps)?;
+        if let Bringer::Request(certificate) = &self.bringer {
+            binding::held(identity, certificate.as_ref(), steps)?;
+        }
         steps.checking("revocation", || {
             let subject = identity.subject().unwrap_or("absent");
             format!("by digest, jti and sub; sub is `{subject}`")

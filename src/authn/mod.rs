@@ -8,10 +8,13 @@
 mod binding;
 mod case;
 pub mod credential;
+mod examine;
 pub mod known;
 pub mod opaque;
 pub mod token;
 pub mod verify;
+
+pub use examine::examine;
 
 use crate::identity::{Identity, Thumbprint, TokenDigest, UnixSeconds};
 use crate::introspection::Introspection;
@@ -19,6 +22,7 @@ use crate::keys::{KeyStatus, KeyStore};
 use crate::rejection::{Reason, Rejection};
 use crate::steps::{self, Steps};
 use crate::telemetry::metrics::IssuerMetrics;
+use binding::Bringer;
 use case::Case;
 use known::{KnownTokens, Refused};
 use opaque::{Finding, Question};
@@ -125,10 +129,18 @@ impl Unverified {
         refusal.is_some_and(|refusal| refusal.1.ground.has_these_keys(&self.issuer, now))
     }
 
-    /// Refuses the token for good: its issuer's keys have been asked for. `refreshed` says whether
-    /// they are now as fresh as they can be had.
+    /// Refuses a request for good that brings the token, and counts it: see [`Self::give_up`].
     pub fn refuse(self, refreshed: bool, known: &KnownTokens) -> Rejection {
-        let rejection = match self.refusal {
+        let issuer = Arc::clone(&self.issuer);
+        let rejection = self.give_up(refreshed, known);
+        issuer.metrics.refused(&rejection.reason);
+        rejection
+    }
+
+    /// What the token is refused for: its issuer's keys have been asked for. `refreshed` says whether
+    /// they are now as fresh as they can be had.
+    pub fn give_up(self, refreshed: bool, known: &KnownTokens) -> Rejection {
+        match self.refusal {
             Some(refusal) => {
                 let (digest, refused) = *refusal;
                 let rejection = refused.rejection.clone();
@@ -142,9 +154,7 @@ impl Unverified {
                 let note = "the token's kid is unknown and the keys could not be refreshed";
                 Rejection::noted(Reason::KeysUnavailable, note)
             }
-        };
-        self.issuer.metrics.refused(&rejection.reason);
-        rejection
+        }
     }
 }
 
@@ -207,7 +217,7 @@ pub fn authenticate(
         known,
         text,
         opaque: bearer.opaque,
-        certificate: bearer.certificate,
+        bringer: Bringer::Request(bearer.certificate),
         digest: TokenDigest::of(text),
         now,
     };

@@ -6,12 +6,7 @@ use super::path::{KeyPath, Segment};
 /// holds that none is in both.
 const FUTURE: &[(&[&str], &[&str])] = &[
     (&["store"], &["encryption_key_file"]),
-    (&["issuer", "*"], &["revocation_endpoint"]),
-    (
-        &["oauth", "*"],
-        &["tokens", "refresh_window", "introspect_clients"],
-    ),
-    (&["oauth", "*", "paths"], &["revoke", "introspect"]),
+    (&["oauth", "*"], &["tokens", "refresh_window"]),
     (&["upstream", "*"], &["token"]),
 ];
 

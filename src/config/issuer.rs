@@ -25,6 +25,8 @@ pub struct Issuer {
     pub authorization_endpoint: Option<String>,
     /// Where it says who a user is, instead of what discovery says; the same holds.
     pub userinfo_endpoint: Option<String>,
+    /// Where it revokes tokens (RFC 7009), instead of what discovery says; the same holds.
+    pub revocation_endpoint: Option<String>,
     /// Where it says what a token is worth (RFC 7662), instead of what discovery says. Used with `opaque`.
     pub introspection_endpoint: Option<String>,
     /// Its tokens are no JWTs: the issuer is asked about each, at `introspection_endpoint`. A good answer is used for
@@ -150,6 +152,7 @@ impl Default for Issuer {
             token_endpoint: None,
             authorization_endpoint: None,
             userinfo_endpoint: None,
+            revocation_endpoint: None,
             introspection_endpoint: None,
             opaque: false,
             client_id: None,

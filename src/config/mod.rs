@@ -62,7 +62,7 @@ pub use load::{Parsed, load, parse};
 pub use log::{Log, LogFormat, LogLevel};
 pub use mistake::{Mistake, Part};
 pub use net::{FileMode, ListenAddr};
-pub use oauth::{ErrorFormat, Grant, OAuthCache, OAuthSurface, Paths};
+pub use oauth::{ErrorFormat, Grant, IntrospectClient, OAuthCache, OAuthSurface, Paths};
 pub use path::{KeyPath, Segment};
 pub use report::{ConfigErrors, Located, Source};
 pub use route::{Auth, HeaderRules, Route};

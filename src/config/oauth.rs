@@ -1,8 +1,11 @@
 //! `[oauth.NAME]`
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::secret::{Secret, SecretSource};
 use super::units::{Dur, Percent, Size};
 
 /// An OAuth surface: endpoints for clients that the gateway serves in front of an issuer.
@@ -11,7 +14,8 @@ use super::units::{Dur, Percent, Size};
 pub struct OAuthSurface {
     /// Required. The NAME of the `[issuer.NAME]` behind it.
     pub issuer: Option<String>,
-    /// The endpoints are below this path: `/oauth/token`, `/oauth/authorize`, `/oauth/userinfo`, and the issuer's own
+    /// The endpoints are below this path: `/oauth/token`, `/oauth/authorize`, `/oauth/userinfo`, `/oauth/revoke`,
+    /// `/oauth/introspect` if there are `introspect_clients`, and the issuer's own
     /// documents, `/oauth/.well-known/openid-configuration` and `/oauth/.well-known/jwks.json`. These two are at the
     /// root as well for the surface at `/oauth`, or if all surfaces are of one issuer. A route of the same path as one
     /// of the documents comes first.
@@ -30,6 +34,8 @@ pub struct OAuthSurface {
     /// `auth0-forwarded-for`: the one that `trusted_proxies` say, else the peer's. The issuer has to be told to believe
     /// it. What clients send under this name never reaches the issuer.
     pub forward_client_address: bool,
+    /// Who may ask at the introspection endpoint what a token is worth.
+    pub introspect_clients: Vec<IntrospectClient>,
     /// Reuse of client_credentials tokens.
     pub cache: OAuthCache,
 }
@@ -57,6 +63,27 @@ pub struct Paths {
     pub authorize: Option<String>,
     /// The userinfo endpoint.
     pub userinfo: Option<String>,
+    /// The revocation endpoint.
+    pub revoke: Option<String>,
+    /// The introspection endpoint.
+    pub introspect: Option<String>,
+}
+
+/// Somebody who may ask at the introspection endpoint what a token is worth (RFC 7662): an API that is not behind the
+/// gateway, for example. Without one a surface has no such endpoint. It authenticates with HTTP Basic, both halves form-encoded (RFC 6749, section 2.3.1), or with `client_id` and `client_secret` in the
+/// body. The answer is the gateway's own verdict on a JWT of the surface's issuer; about an opaque token its issuer is
+/// asked.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IntrospectClient {
+    /// Required. Its name. It need not be a client of the issuer.
+    pub id: Option<String>,
+    /// Its secret. One of these three is required.
+    pub secret: Option<Secret>,
+    /// A file with that secret, relative to the gateway's working directory; a newline at its end is no part of it.
+    pub secret_file: Option<PathBuf>,
+    /// The environment variable with that secret.
+    pub secret_env: Option<String>,
 }
 
 /// Reuse of client_credentials tokens: equal requests of one client, with the same secret, get one token from the issuer.
@@ -106,6 +133,18 @@ impl Grant {
     }
 }
 
+impl IntrospectClient {
+    /// Where its secret is.
+    pub fn secret(&self) -> SecretSource<'_> {
+        SecretSource {
+            key: "secret",
+            inline: self.secret.as_ref(),
+            file: self.secret_file.as_deref(),
+            env: self.secret_env.as_deref(),
+        }
+    }
+}
+
 impl Default for OAuthSurface {
     fn default() -> Self {
         Self {
@@ -116,6 +155,7 @@ impl Default for OAuthSurface {
             max_body: Size::kib(64),
             errors: ErrorFormat::default(),
             forward_client_address: false,
+            introspect_clients: Vec::new(),
             cache: OAuthCache::default(),
         }
     }

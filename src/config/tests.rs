@@ -353,11 +353,6 @@ fn types_that_do_not_fit() {
             "",
         ),
         (
-            "[issuer.a]\nrevocation_endpoint = \"x\"",
-            "2:1: `revocation_endpoint` is not supported by this version",
-            "",
-        ),
-        (
             "[server]\nlisten = [\"unix:run/x\"]",
             "2:11: \"unix:run/x\": the path of a Unix socket begins with a slash",
             "",

@@ -178,7 +178,8 @@ impl<V: Clone + Send + Sync + 'static> Introspection<V> {
     /// the answer, once for all who joined.
     ///
     /// # Errors
-    /// [`Reason::KeysUnavailable`] if the issuer could not be asked: nothing is known of the token.
+    /// [`Reason::KeysUnavailable`] if the issuer could not be asked: nothing is known of the token. Who
+    /// refuses a request for that counts it.
     pub async fn ask(
         self: &Arc<Self>,
         token: Box<str>,
@@ -196,7 +197,6 @@ impl<V: Clone + Send + Sync + 'static> Introspection<V> {
         // A question without an outcome is one whose worker ended, or panicked.
         let outcome = outcome.unwrap_or_else(|| Err("the question was given up".into()));
         outcome.map_err(|why| {
-            self.metrics.refused(&Reason::KeysUnavailable);
             let note = format!("the issuer cannot be asked about the token: {why}");
             Rejection::noted(Reason::KeysUnavailable, note)
         })

@@ -19,6 +19,7 @@ pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
         introspection: source.introspection.clone(),
         authorization: source.authorization.clone(),
         userinfo: source.userinfo.clone(),
+        revocation: source.revocation.clone(),
         document: None,
     };
     if configured.suffice(source) {
@@ -59,12 +60,14 @@ pub async fn discover(source: &Source) -> Result<Endpoints, FetchError> {
     let token = either(configured.token, "token_endpoint");
     let authorization = either(configured.authorization, "authorization_endpoint");
     let userinfo = either(configured.userinfo, "userinfo_endpoint");
+    let revocation = either(configured.revocation, "revocation_endpoint");
     let endpoints = Endpoints {
         jwks: forgiven(!source.opaque, either(configured.jwks, "jwks_uri"))?,
         token: forgiven(source.needs_token_endpoint, token)?,
         introspection: forgiven(source.opaque, introspection)?,
         authorization: forgiven(false, authorization)?,
         userinfo: forgiven(false, userinfo)?,
+        revocation: forgiven(false, revocation)?,
         document: Some(reply.body),
     };
     match (source.opaque, &endpoints.jwks, &endpoints.introspection) {

@@ -41,6 +41,8 @@ pub struct Source {
     pub authorization: Option<Uri>,
     /// `userinfo_endpoint` of the configuration.
     pub userinfo: Option<Uri>,
+    /// `revocation_endpoint` of the configuration.
+    pub revocation: Option<Uri>,
     /// Whether its tokens are opaque: then no keys are fetched, and discovery is asked where to
     /// introspect if need be.
     pub opaque: bool,

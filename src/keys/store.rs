@@ -44,6 +44,8 @@ pub struct Endpoints {
     pub authorization: Option<Uri>,
     /// Where it is told who a user is; absent if neither source names it.
     pub userinfo: Option<Uri>,
+    /// Where tokens are revoked (RFC 7009); absent if neither source names it.
+    pub revocation: Option<Uri>,
     /// The discovery document as it came; absent if it was not needed.
     pub document: Option<Bytes>,
 }

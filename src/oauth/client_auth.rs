@@ -2,9 +2,11 @@
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
+use serde_json::Value;
 
 use super::errors::OAuthError;
 use super::form::{Params, decode_form_text};
@@ -33,6 +35,40 @@ impl ClientAuth {
             Self::Public => false,
         }
     }
+
+    /// The id that the client goes by, unproven. An assertion without `client_id` beside it has it in
+    /// its `sub` (RFC 7523 §3).
+    #[must_use]
+    pub fn client_id(&self, params: &Params) -> Option<String> {
+        match self {
+            Self::Basic(header) => basic_pair(header).ok().map(|(id, _)| id),
+            Self::Post | Self::Public => Some(params.get("client_id")?.expose().to_owned()),
+            Self::Assertion => match params.get("client_id") {
+                Some(id) => Some(id.expose().to_owned()),
+                None => subject(params.get("client_assertion")?.expose()),
+            },
+        }
+    }
+
+    /// Id and secret, of a client that authenticates by them. For comparing, never for a log.
+    #[must_use]
+    pub fn password(&self, params: &Params) -> Option<(String, String)> {
+        match self {
+            Self::Basic(header) => basic_pair(header).ok(),
+            Self::Post => {
+                let [id, secret] = ["client_id", "client_secret"].map(|name| params.get(name));
+                Some((id?.expose().to_owned(), secret?.expose().to_owned()))
+            }
+            Self::Assertion | Self::Public => None,
+        }
+    }
+}
+
+/// The `sub` of a JWT that nobody has verified.
+fn subject(jwt: &str) -> Option<String> {
+    let payload = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    Some(claims.get("sub")?.as_str()?.to_owned())
 }
 
 /// Padding is optional: some clients leave it out, and the issuer has the last word.
@@ -64,7 +100,7 @@ pub fn find(headers: &HeaderMap, params: &Params) -> Result<ClientAuth, OAuthErr
         required("client_assertion")?;
     }
     if let Some(header) = authorization {
-        let id = basic_client_id(header)?;
+        let (id, _) = basic_pair(header)?;
         let same = params
             .get("client_id")
             .is_none_or(|given| given.expose() == id);
@@ -88,11 +124,11 @@ pub fn find(headers: &HeaderMap, params: &Params) -> Result<ClientAuth, OAuthErr
     })
 }
 
-/// The client id in a Basic credential, form-decoded (RFC 6749 §2.3.1).
+/// Client id and secret in a Basic credential, form-decoded (RFC 6749 §2.3.1).
 ///
 /// Clients that skip the form-encoding are common, so an id or secret that does not decode is taken
 /// as it stands; whether it is right is the issuer's to say.
-fn basic_client_id(header: &HeaderValue) -> Result<String, OAuthError> {
+fn basic_pair(header: &HeaderValue) -> Result<(String, String), OAuthError> {
     let text = header.to_str().map_err(|_| OAuthError::BadBasic)?;
     let (scheme, credential) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -102,10 +138,9 @@ fn basic_client_id(header: &HeaderValue) -> Result<String, OAuthError> {
         .decode(credential.trim())
         .map_err(|_| OAuthError::BadBasic)?;
     let pair = String::from_utf8(pair).map_err(|_| OAuthError::BadBasic)?;
+    let decoded = |half: &str| decode_form_text(half.as_bytes()).unwrap_or_else(|| half.to_owned());
     match pair.split_once(':') {
-        Some((id, _)) if !id.is_empty() => {
-            Ok(decode_form_text(id.as_bytes()).unwrap_or_else(|| id.to_owned()))
-        }
+        Some((id, secret)) if !id.is_empty() => Ok((decoded(id), decoded(secret))),
         Some(_) | None => Err(OAuthError::BadBasic),
     }
 }

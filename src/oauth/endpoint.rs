@@ -1,4 +1,4 @@
-//! The endpoints of a surface beside the token endpoint: all of them are read by `GET`.
+//! The endpoints of a surface beside the token endpoint: what they are called and how they are asked.
 
 use std::fmt;
 
@@ -9,13 +9,17 @@ use http::{Method, Response};
 use super::errors::OAuthError;
 use super::reply::Outcome;
 
-/// An endpoint of a surface that is read.
+/// An endpoint of a surface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     /// Sends a browser on to where users log in (RFC 6749 §3.1).
     Authorize,
     /// Says who a user is (OpenID Connect Core §5.3).
     Userinfo,
+    /// Ends a token (RFC 7009).
+    Revoke,
+    /// Says what a token is worth (RFC 7662).
+    Introspect,
     /// The issuer's discovery document (OpenID Connect Discovery §4).
     Discovery,
     /// The issuer's keys (RFC 7517 §5).
@@ -44,6 +48,8 @@ impl Endpoint {
         match self {
             Self::Authorize => "authorize",
             Self::Userinfo => "userinfo",
+            Self::Revoke => "revoke",
+            Self::Introspect => "introspect",
             Self::Discovery => "discovery",
             Self::Jwks => "jwks",
         }
@@ -53,9 +59,28 @@ impl Endpoint {
     #[must_use]
     pub const fn leaf(self) -> &'static str {
         match self {
-            Self::Authorize | Self::Userinfo => self.as_str(),
+            Self::Authorize | Self::Userinfo | Self::Revoke | Self::Introspect => self.as_str(),
             Self::Discovery => "openid-configuration",
             Self::Jwks => "jwks.json",
+        }
+    }
+
+    /// Whether tokens are sent to it in a body, which is never done by `GET`.
+    #[must_use]
+    pub const fn is_posted(self) -> bool {
+        match self {
+            Self::Revoke | Self::Introspect => true,
+            Self::Authorize | Self::Userinfo | Self::Discovery | Self::Jwks => false,
+        }
+    }
+
+    /// The methods that it may be asked by.
+    #[must_use]
+    pub const fn methods(self) -> &'static [&'static str] {
+        if self.is_posted() {
+            &["POST"]
+        } else {
+            &["GET", "HEAD"]
         }
     }
 
@@ -63,11 +88,14 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// [`OAuthError::NotGet`].
+    /// [`OAuthError::MethodNotAllowed`] or [`OAuthError::NotGet`].
     pub fn check(self, method: &Method) -> Result<(), OAuthError> {
-        match *method {
-            Method::GET | Method::HEAD => Ok(()),
-            _ => Err(OAuthError::NotGet),
+        if self.methods().contains(&method.as_str()) {
+            Ok(())
+        } else if self.is_posted() {
+            Err(OAuthError::MethodNotAllowed)
+        } else {
+            Err(OAuthError::NotGet)
         }
     }
 }

@@ -17,6 +17,9 @@ use http::{Response, StatusCode};
 use super::reply::Outcome;
 use crate::outbound::OutboundError;
 
+/// `Retry-After` of what may be well again in a moment, in seconds.
+pub(super) const SOON: HeaderValue = HeaderValue::from_static("5");
+
 /// A refusal or failure of the gateway's own; the issuer's pass as they are.
 ///
 /// Holds names from our own tables and positions, never a value that the client sent.
@@ -36,6 +39,16 @@ pub enum OAuthError {
     NoBearerToken,
     /// An access token in more than one place (RFC 6750 §2).
     SeveralTokens,
+    /// An access token that has been revoked here.
+    RevokedToken,
+    /// A token to be revoked that was issued to another client (RFC 7009 §2.1) or by another issuer.
+    ForeignToken,
+    /// A token to be revoked that only an endpoint could revoke which the issuer does not have.
+    UnsupportedTokenType,
+    /// A revocation that could not be kept.
+    NotKept,
+    /// A token that cannot be judged now: its keys, its issuer or the store is away.
+    NotJudged,
     /// The issuer has no such endpoint or document, or it is not known here.
     NoSuchEndpoint,
     /// The body is over the surface's `max_body`.
@@ -63,6 +76,8 @@ pub enum OAuthError {
     TooManyParameters,
     /// A required parameter is absent or empty.
     MissingParameter(&'static str),
+    /// The same in the words that Bonterra Auth has for it where tokens are revoked.
+    MissingRequired(&'static str),
     /// A grant that is unknown or not enabled on the surface.
     UnsupportedGrant,
     /// More than one way of client authentication in one request (RFC 6749 §2.3).
@@ -75,6 +90,8 @@ pub enum OAuthError {
     UnsupportedAuthorization,
     /// No client authentication where the grant needs one.
     NoClientAuthentication,
+    /// Somebody asks what a token is worth who may not, or who does not prove to be who may.
+    UnknownClient,
     /// The issuer's token endpoint is not known yet: its discovery document has not been read.
     IssuerUnknown,
     /// No connection to the issuer; nothing was sent.
@@ -110,6 +127,9 @@ impl OAuthError {
             | Self::Repeated(_)
             | Self::TooManyParameters
             | Self::MissingParameter(_)
+            | Self::MissingRequired(_)
+            | Self::ForeignToken
+            | Self::UnsupportedTokenType
             | Self::UnsupportedGrant
             | Self::UnsupportedResponseType
             | Self::SeveralTokens
@@ -118,13 +138,17 @@ impl OAuthError {
             Self::BadBasic
             | Self::UnsupportedAuthorization
             | Self::NoClientAuthentication
+            | Self::UnknownClient
+            | Self::RevokedToken
             | Self::NoBearerToken => StatusCode::UNAUTHORIZED,
             Self::IssuerUnreachable
             | Self::IssuerCut
             | Self::IssuerReplyTooLarge
             | Self::IssuerReplyUnusable => StatusCode::BAD_GATEWAY,
             Self::IssuerTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::IssuerUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::IssuerUnknown | Self::NotKept | Self::NotJudged => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -148,18 +172,24 @@ impl OAuthError {
             | Self::Repeated(_)
             | Self::TooManyParameters
             | Self::MissingParameter(_)
+            | Self::MissingRequired(_)
             | Self::SeveralClientAuthentications
             | Self::OtherClientId => "invalid_request",
+            Self::ForeignToken => "invalid_grant",
+            Self::UnsupportedTokenType => "unsupported_token_type",
             Self::UnsupportedGrant => "unsupported_grant_type",
             Self::UnsupportedResponseType => "unsupported_response_type",
-            Self::NoBearerToken => "invalid_token",
-            Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
-                "invalid_client"
-            }
+            Self::NoBearerToken | Self::RevokedToken => "invalid_token",
+            Self::BadBasic
+            | Self::UnsupportedAuthorization
+            | Self::NoClientAuthentication
+            | Self::UnknownClient => "invalid_client",
             Self::IssuerUnknown
             | Self::IssuerUnreachable
             | Self::IssuerTimeout
-            | Self::IssuerCut => "temporarily_unavailable",
+            | Self::IssuerCut
+            | Self::NotKept
+            | Self::NotJudged => "temporarily_unavailable",
             Self::IssuerReplyTooLarge | Self::IssuerReplyUnusable => "server_error",
         }
     }
@@ -180,6 +210,15 @@ impl OAuthError {
             }
             Self::NoBearerToken => "send the access token in the header Authorization: Bearer",
             Self::SeveralTokens => "send the access token in one place only",
+            Self::RevokedToken => "the access token has been revoked",
+            Self::ForeignToken => "the token was issued to another client, or by somebody else",
+            Self::UnsupportedTokenType => {
+                "only access tokens can be revoked here: the authorization server has no revocation endpoint that is known here"
+            }
+            Self::NotKept => {
+                "the revocation could not be kept; the token may still be good, try again"
+            }
+            Self::NotJudged => "the token cannot be judged at the moment, try again",
             Self::NoSuchEndpoint => {
                 "the authorization server has no such endpoint that is known here"
             }
@@ -201,6 +240,9 @@ impl OAuthError {
             Self::Repeated(None) => "a parameter occurs more than once",
             Self::TooManyParameters => "there are too many parameters",
             Self::MissingParameter(name) => return format!("{name} is missing or empty").into(),
+            Self::MissingRequired(name) => {
+                return format!("Missing required parameter: {name}").into();
+            }
             Self::UnsupportedGrant => "this grant_type is not enabled here",
             Self::SeveralClientAuthentications => {
                 "authenticate in one way only: Authorization header, client_secret or client_assertion"
@@ -214,6 +256,9 @@ impl OAuthError {
             }
             Self::NoClientAuthentication => {
                 "this grant needs client authentication: Authorization header, client_secret or client_assertion"
+            }
+            Self::UnknownClient => {
+                "only clients that are known here may ask: authenticate with Basic, or with client_id and client_secret in the body"
             }
             Self::IssuerUnknown => {
                 "the authorization server has not been reached yet; nothing was sent to it, try again"
@@ -255,14 +300,20 @@ impl OAuthError {
             | Self::Repeated(_)
             | Self::TooManyParameters
             | Self::MissingParameter(_)
+            | Self::MissingRequired(_)
+            | Self::ForeignToken
+            | Self::UnsupportedTokenType
             | Self::SeveralClientAuthentications
             | Self::OtherClientId => Outcome::InvalidRequest,
             Self::UnsupportedGrant => Outcome::UnsupportedGrantType,
             Self::UnsupportedResponseType => Outcome::UnsupportedResponseType,
             Self::NoBearerToken => Outcome::MissingToken,
-            Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
-                Outcome::InvalidClient
-            }
+            Self::RevokedToken => Outcome::InvalidToken,
+            Self::NotKept | Self::NotJudged => Outcome::Unavailable,
+            Self::BadBasic
+            | Self::UnsupportedAuthorization
+            | Self::NoClientAuthentication
+            | Self::UnknownClient => Outcome::InvalidClient,
             Self::IssuerUnknown | Self::IssuerUnreachable => Outcome::IssuerUnreachable,
             Self::IssuerTimeout => Outcome::IssuerTimeout,
             Self::IssuerCut => Outcome::IssuerCut,
@@ -271,7 +322,8 @@ impl OAuthError {
     }
 
     /// The answer to the client. Every 401 carries a challenge for `realm` (RFC 9110 §15.5.2): of Basic,
-    /// or where a token is missing, of Bearer, and nothing more (RFC 6750 §3.1).
+    /// or where a token is missing, of Bearer, and nothing more (RFC 6750 §3.1). Every 503 says when to
+    /// come again.
     #[must_use]
     pub fn response(self, realm: &str) -> Response<Bytes> {
         let mut response = Response::new(self.body());
@@ -280,12 +332,10 @@ impl OAuthError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         forbid_storing(headers);
         if self.status() == StatusCode::UNAUTHORIZED {
-            let scheme = if self == Self::NoBearerToken {
-                "Bearer"
-            } else {
-                "Basic"
-            };
-            headers.insert(WWW_AUTHENTICATE, challenge(scheme, realm));
+            let bearer = matches!(self, Self::NoBearerToken | Self::RevokedToken);
+            let scheme = if bearer { "Bearer" } else { "Basic" };
+            let error = (self == Self::RevokedToken).then_some(self);
+            headers.insert(WWW_AUTHENTICATE, challenge(scheme, realm, error));
         }
         if self == Self::MethodNotAllowed {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
@@ -293,8 +343,8 @@ impl OAuthError {
         if self == Self::NotGet {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
-        if self == Self::IssuerUnknown {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, SOON);
         }
         response
     }
@@ -334,13 +384,18 @@ pub(super) fn forbid_storing(headers: &mut HeaderMap) {
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
 }
 
-/// `Basic realm="…"`; characters that a quoted string cannot hold are left out.
-fn challenge(scheme: &'static str, realm: &str) -> HeaderValue {
+/// `Basic realm="…"`; characters that a quoted string cannot hold are left out. `error` is what is
+/// wrong with a token that came (RFC 6750 §3).
+fn challenge(scheme: &'static str, realm: &str, error: Option<OAuthError>) -> HeaderValue {
     let realm: String = realm
         .chars()
         .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
         .collect();
-    HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\""))
+    let error = error.map_or_else(String::new, |error| {
+        let (code, description) = (error.code(), error.description());
+        format!(", error=\"{code}\", error_description=\"{description}\"")
+    });
+    HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\"{error}"))
         .unwrap_or_else(|_| HeaderValue::from_static(scheme))
 }
 
@@ -348,7 +403,15 @@ fn challenge(scheme: &'static str, realm: &str) -> HeaderValue {
 mod tests {
     use super::*;
 
-    const EVERY: [OAuthError; 29] = [
+    const EVERY: [OAuthError; 37] = [
+        OAuthError::RevokedToken,
+        OAuthError::ForeignToken,
+        OAuthError::UnsupportedTokenType,
+        OAuthError::NotKept,
+        OAuthError::NotJudged,
+        OAuthError::MissingRequired("client_id"),
+        OAuthError::UnknownClient,
+        OAuthError::IssuerUnknown,
         OAuthError::NotGet,
         OAuthError::BadQuery,
         OAuthError::BadRedirectUri,
@@ -397,10 +460,15 @@ mod tests {
             assert_eq!(challenge.is_some(), response.status() == 401, "{error:?}");
             let expected = match error {
                 OAuthError::NoBearerToken => "Bearer realm=\"r\"",
+                OAuthError::RevokedToken => {
+                    "Bearer realm=\"r\", error=\"invalid_token\", error_description=\"the access token has been revoked\""
+                }
                 _ => "Basic realm=\"r\"",
             };
             assert!(challenge.is_none_or(|value| value == expected));
             assert_eq!(headers.contains_key(ALLOW), response.status() == 405);
+            let retry_after = headers.contains_key(RETRY_AFTER);
+            assert_eq!(retry_after, response.status() == 503, "{error:?}");
             assert_eq!(response.status().is_server_error(), {
                 matches!(error.code(), "temporarily_unavailable" | "server_error")
             });

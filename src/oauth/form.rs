@@ -14,7 +14,7 @@ use super::errors::OAuthError;
 pub const MAX_PARAMETERS: usize = 100;
 
 /// Names that may be repeated back to a client. Any other might be a value in the wrong place.
-const WELL_KNOWN: [&str; 23] = [
+const WELL_KNOWN: [&str; 24] = [
     "grant_type",
     "client_id",
     "client_secret",
@@ -33,6 +33,7 @@ const WELL_KNOWN: [&str; 23] = [
     "assertion",
     "subject_token",
     "token",
+    "token_type_hint",
     "response_type",
     "state",
     "nonce",

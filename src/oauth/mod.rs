@@ -6,8 +6,9 @@
 //!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────────────────┘
 //! ```
 //!
-//! Beside it, [`authorize`] sends browsers on, [`userinfo`] asks as the caller does, and
-//! [`endpoint`] shows the issuer's own documents; [`envelope`] dresses errors.
+//! Beside it, [`authorize`] sends browsers on, [`userinfo`] asks as the caller does, [`revoke`] ends
+//! tokens, [`introspect`] tells what they are worth, and [`endpoint`] shows the issuer's own documents;
+//! [`envelope`] dresses errors.
 //!
 //! Everything but [`client`], [`reuse`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
 //! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
@@ -20,9 +21,11 @@ pub mod envelope;
 pub mod errors;
 pub mod form;
 pub mod grant;
+pub mod introspect;
 pub mod quota;
 pub mod reply;
 pub mod reuse;
+pub mod revoke;
 pub mod token;
 pub mod userinfo;
 

@@ -45,6 +45,12 @@ pub enum Outcome {
     UnsupportedResponseType,
     /// Refused here: no access token came.
     MissingToken,
+    /// Refused here: the access token has been revoked.
+    InvalidToken,
+    /// A token is revoked now, or never was good.
+    Revoked,
+    /// Not done, because something that it takes is away.
+    Unavailable,
 }
 
 /// Headers of the issuer that concern the client: authentication, back-off, quota.
@@ -64,7 +70,7 @@ const MAX_LIFETIME: u64 = 1 << 53;
 
 impl Outcome {
     /// Every outcome, for labels that are resolved ahead.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Issued,
         Self::Reused,
         Self::RefusedByIssuer,
@@ -80,6 +86,9 @@ impl Outcome {
         Self::Answered,
         Self::UnsupportedResponseType,
         Self::MissingToken,
+        Self::InvalidToken,
+        Self::Revoked,
+        Self::Unavailable,
     ];
 
     /// The label.
@@ -101,6 +110,9 @@ impl Outcome {
             Self::Answered => "answered",
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::MissingToken => "missing_token",
+            Self::InvalidToken => "invalid_token",
+            Self::Revoked => "revoked",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -172,7 +172,9 @@ pub fn decide(surface: &Surface, head: &Parts, body: &[u8]) -> Result<Forward, R
     })
 }
 
-fn headers_for_issuer(given: &HeaderMap, auth: &ClientAuth) -> HeaderMap {
+/// Header fields for an endpoint of the issuer's that takes a form from clients; the type of the form
+/// aside.
+pub(super) fn headers_for_issuer(given: &HeaderMap, auth: &ClientAuth) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     for name in &FORWARDED {

@@ -55,6 +55,15 @@ pub fn credential(head: &Parts) -> Result<HeaderMap, OAuthError> {
     Ok(headers)
 }
 
+/// The token in what [`credential`] has found.
+#[must_use]
+pub fn token(credential: &HeaderMap) -> &str {
+    let value = credential.get(AUTHORIZATION);
+    let text = value.and_then(|value| value.to_str().ok());
+    let token = text.and_then(|text| text.strip_prefix("Bearer "));
+    token.unwrap_or_default()
+}
+
 /// The alphabet of a bearer token (RFC 6750 §2.1).
 fn is_token(text: &str) -> bool {
     let allowed = |b: u8| {

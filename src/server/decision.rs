@@ -92,9 +92,13 @@ pub async fn decide(
                 return Verdict::Refused(Some(route), rejection);
             }
             Decision::Needs(route, Need::Introspection(question)) if finding.is_none() => {
+                let issuer = Arc::clone(&question.issuer);
                 match Box::pin(introspect(snapshot, question)).await {
                     Ok(found) => finding = Some(found),
-                    Err(rejection) => return Verdict::Refused(Some(route), rejection),
+                    Err(rejection) => {
+                        issuer.metrics.refused(&rejection.reason);
+                        return Verdict::Refused(Some(route), rejection);
+                    }
                 }
             }
             Decision::Needs(route, Need::Introspection(_)) => {
@@ -134,7 +138,10 @@ async fn count(
 
 /// Has an issuer asked about a token, and its answer judged. A decision that is given what came of
 /// it does not need it again.
-async fn introspect(snapshot: &Snapshot, question: Question) -> Result<Finding, Rejection> {
+pub(super) async fn introspect(
+    snapshot: &Snapshot,
+    question: Question,
+) -> Result<Finding, Rejection> {
     let (known, clock) = (Arc::clone(&snapshot.tokens), snapshot.clock.clone());
     let Question {
         issuer,

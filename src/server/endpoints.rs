@@ -1,15 +1,17 @@
 //! The rim of the OAuth surface's other endpoints: finds what they need in the snapshot, and counts
 //! the outcome.
 
-use super::{oauth, service};
+use super::{examine, oauth, revoke, service};
 use crate::identity::UnixSeconds;
 use crate::oauth::endpoint::NO_GRANT;
+use crate::oauth::revoke::Request;
 use crate::oauth::userinfo::UserinfoIssuer;
-use crate::oauth::{Answer, Endpoint, OAuthError, authorize, userinfo};
+use crate::oauth::{Answer, Endpoint, OAuthError, authorize, introspect, userinfo};
 use crate::proxy::ResponseBody;
 use crate::snapshot::{Mount, Snapshot};
 use crate::telemetry::exchange::Exchange;
 use crate::telemetry::trace::Trace;
+use crate::upstream::Received;
 use http::Response;
 use http::request::Parts;
 use std::time::Instant;
@@ -21,17 +23,17 @@ const DISCOVERY_FRESH: u64 = 300;
 /// new key has signed.
 const KEYS_FRESH: i64 = 600;
 
-/// Serves an endpoint, whole: it answers every method.
+/// Serves an endpoint, whole: it answers every method. `arrived` is head and body of the request.
 pub(super) async fn serve(
     mount: &Mount,
     endpoint: Endpoint,
     snapshot: &Snapshot,
-    head: &Parts,
+    arrived: (&Parts, Option<Received>),
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
-    let answer = match endpoint.check(&head.method) {
-        Ok(()) => answer(mount, endpoint, snapshot, head, exchange.trace()).await,
+    let answer = match endpoint.check(&arrived.0.method) {
+        Ok(()) => answer(mount, endpoint, snapshot, arrived, exchange.trace()).await,
         Err(error) => Err(error),
     };
     let Answer { response, outcome } = answer.unwrap_or_else(|error| {
@@ -55,7 +57,7 @@ async fn answer(
     mount: &Mount,
     endpoint: Endpoint,
     snapshot: &Snapshot,
-    head: &Parts,
+    (head, body): (&Parts, Option<Received>),
     trace: &Trace,
 ) -> Result<Answer, OAuthError> {
     let endpoints = || {
@@ -72,6 +74,7 @@ async fn answer(
         }
         Endpoint::Userinfo => {
             let credential = userinfo::credential(head)?;
+            examine::check_revocation(snapshot, mount, userinfo::token(&credential))?;
             let known = endpoints()?;
             let at = known.userinfo.as_ref();
             let issuer = UserinfoIssuer {
@@ -80,6 +83,17 @@ async fn answer(
                 trace,
             };
             userinfo::ask(issuer, credential).await
+        }
+        Endpoint::Revoke => {
+            let body = oauth::collect(body, mount, snapshot).await?;
+            let request = Request::read(head, &body)?;
+            revoke::serve(mount, snapshot, request, trace).await
+        }
+        Endpoint::Introspect => {
+            let body = oauth::collect(body, mount, snapshot).await?;
+            let token = introspect::read(&mount.introspect_clients, head, &body)?;
+            let verdict = examine::examine(snapshot, mount, token.expose()).await;
+            introspect::answer(verdict)
         }
         Endpoint::Discovery => {
             let document = endpoints()?.document.clone();

@@ -2,7 +2,7 @@
 //! [`crate::oauth`], and counts the outcome.
 
 use super::service;
-use crate::oauth::{self, OAuthError, Surface, TokenIssuer, TokenReply};
+use crate::oauth::{self, OAuthError, TokenIssuer, TokenReply};
 use crate::proxy::ResponseBody;
 use crate::request::Peer;
 use crate::snapshot::{Mount, Snapshot};
@@ -17,7 +17,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Serves `POST {prefix}/token`.
 pub(super) async fn token(
@@ -29,7 +29,7 @@ pub(super) async fn token(
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let started = Instant::now();
-    let reply = match collect(body, &mount.surface, snapshot.limits.body_timeout).await {
+    let reply = match collect(body, mount, snapshot).await {
         Ok(body) => {
             let told = mount.surface.forward_client_address;
             let client = told.then(|| snapshot.trusted.client(peer, &head.headers));
@@ -44,9 +44,7 @@ pub(super) async fn token(
             )
             .await
         }
-        Err(Unread::TooLarge) => refused(OAuthError::BodyTooLarge, &mount.surface.realm),
-        Err(Unread::TooSlow) => refused(OAuthError::BodyTooSlow, &mount.surface.realm),
-        Err(Unread::Broken) => refused(OAuthError::BodyBroken, &mount.surface.realm),
+        Err(error) => refused(error, &mount.surface.realm),
     };
     let TokenReply {
         response,
@@ -115,30 +113,30 @@ fn refused(error: OAuthError, realm: &str) -> TokenReply {
     }
 }
 
-/// Why a body could not be read.
-enum Unread {
-    TooLarge,
-    TooSlow,
-    Broken,
-}
-
-async fn collect(
+/// Reads the body of a request under the surface's limit.
+///
+/// # Errors
+///
+/// Why it could not be read.
+pub(super) async fn collect(
     body: Option<Received>,
-    surface: &Surface,
-    patience: Duration,
-) -> Result<Bytes, Unread> {
+    mount: &Mount,
+    snapshot: &Snapshot,
+) -> Result<Bytes, OAuthError> {
     let Some(body) = body else {
         return Ok(Bytes::new());
     };
+    let max = mount.surface.max_body;
     // What is announced to be too large need not come.
-    if body.size_hint().lower() > surface.max_body {
-        return Err(Unread::TooLarge);
+    if body.size_hint().lower() > max {
+        return Err(OAuthError::BodyTooLarge);
     }
-    let limit = usize::try_from(surface.max_body).unwrap_or(usize::MAX);
+    let patience = snapshot.limits.body_timeout;
+    let limit = usize::try_from(max).unwrap_or(usize::MAX);
     match pingora_timeout::timeout(patience, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge),
-        Ok(Err(_)) => Err(Unread::Broken),
-        Err(_) => Err(Unread::TooSlow),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(OAuthError::BodyTooLarge),
+        Ok(Err(_)) => Err(OAuthError::BodyBroken),
+        Err(_) => Err(OAuthError::BodyTooSlow),
     }
 }

@@ -150,8 +150,9 @@ async fn answer(
             last_if_lost(Box::pin(token).await, client, persistent)
         }
         Ok((Verdict::Endpoint(mount, endpoint), _)) => {
-            let answer = endpoints::serve(&mount, endpoint, &snapshot, head, exchange);
-            Box::pin(answer).await
+            let arrived = (&*head, body.take());
+            let answer = endpoints::serve(&mount, endpoint, &snapshot, arrived, exchange);
+            last_if_lost(Box::pin(answer).await, client, persistent)
         }
         Ok((Verdict::Options(allow), _)) => options(&allow, exchange),
         Ok((Verdict::Preflight(route), _)) => preflight(&route, head, exchange),

@@ -171,6 +171,7 @@ fn fetched_alike(a: &config::Issuer, b: &config::Issuer) -> bool {
         && (a.opaque, &a.introspection_endpoint) == (b.opaque, &b.introspection_endpoint)
         && (&a.authorization_endpoint, &a.userinfo_endpoint)
             == (&b.authorization_endpoint, &b.userinfo_endpoint)
+        && a.revocation_endpoint == b.revocation_endpoint
 }
 
 /// Whether what was found for one is of use to the other: keys, or where to ask about tokens.
@@ -203,6 +204,7 @@ fn revised(found: &Endpoints, before: &Source, now: &Source) -> Endpoints {
             &found.authorization,
         ),
         userinfo: either(&now.userinfo, &before.userinfo, &found.userinfo),
+        revocation: either(&now.revocation, &before.revocation, &found.revocation),
         document: found.document.clone(),
     }
 }
@@ -266,6 +268,7 @@ fn source(
     let introspection = optional("introspection_endpoint", &issuer.introspection_endpoint);
     let authorization = optional("authorization_endpoint", &issuer.authorization_endpoint);
     let userinfo = optional("userinfo_endpoint", &issuer.userinfo_endpoint);
+    let revocation = optional("revocation_endpoint", &issuer.revocation_endpoint);
     let outbound = match Outbound::new(issuer.ca_file.as_deref(), issuer.timeout.get()) {
         Ok(outbound) => outbound,
         Err(error) => {
@@ -288,6 +291,7 @@ fn source(
         introspection,
         authorization,
         userinfo,
+        revocation,
         opaque: issuer.opaque,
         outbound,
         metrics: env.metrics.issuer(&name.into()),

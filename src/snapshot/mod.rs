@@ -7,6 +7,7 @@
 mod certificates;
 mod compile;
 mod internal_jwt;
+mod introspect;
 mod issuer_rules;
 mod issuers;
 mod opaque;
@@ -34,6 +35,7 @@ use crate::identity::Clock;
 use crate::internal_jwt::Minter;
 use crate::keys::fetch;
 use crate::limit;
+use crate::oauth::introspect::Clients;
 use crate::oauth::{Endpoint, Quotas, Reuse, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
@@ -196,6 +198,8 @@ pub struct Mount {
     pub reuse: Option<Arc<Reuse>>,
     /// Where the issuer's quotas are shown.
     pub quotas: Quotas,
+    /// Who may ask what a token is worth.
+    pub introspect_clients: Clients,
     /// Its metrics as a route.
     pub metrics: Arc<RouteMetrics>,
 }

@@ -2,10 +2,11 @@
 
 use super::compile::{Env, dangling};
 use super::{INTERNAL_KEYS_PATH, Internal, METADATA_PATH};
-use super::{Mount, Provider, Route, Target, opaque, rules, traffic};
+use super::{Mount, Provider, Route, Target, introspect, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::internal_jwt::Minter;
+use crate::oauth::introspect::Clients;
 use crate::oauth::{Endpoint, ErrorFormat, Grant, Quotas, Reuse, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
@@ -26,6 +27,7 @@ pub(super) fn mount(
     let mut mounts = Vec::new();
     for (name, surface) in &config.oauth {
         let paths = paths(name, surface, mistakes);
+        let clients = introspect::clients(name, surface, mistakes);
         let at = at!["oauth", name, "issuer"];
         let Some(issuer) = &surface.issuer else {
             mistakes.push(Mistake::missing(at).hint("name one of the [issuer.*] tables"));
@@ -45,17 +47,22 @@ pub(super) fn mount(
         let provider = providers
             .iter()
             .find(|provider| *provider.issuer.rules.name == **issuer);
-        let (Some(provider), Some([token, authorize, userinfo])) = (provider, paths) else {
+        let (Some(provider), Some(paths)) = (provider, paths) else {
             continue;
         };
-        let mount = Arc::new(mounted(name, surface, provider, reuse, env));
+        let [token, authorize, userinfo, revoke, introspect] = paths;
+        let asked = !clients.is_empty();
+        let mount = Arc::new(mounted(name, surface, provider, reuse, clients, env));
         let other = |endpoint| Target::Endpoint(Arc::clone(&mount), endpoint);
         let before = mistakes.len();
-        for (path, target) in [
+        let introspect = asked.then(|| (introspect, other(Endpoint::Introspect)));
+        let others = [
             (token, Target::Token(Arc::clone(&mount))),
             (authorize, other(Endpoint::Authorize)),
             (userinfo, other(Endpoint::Userinfo)),
-        ] {
+            (revoke, other(Endpoint::Revoke)),
+        ];
+        for (path, target) in others.into_iter().chain(introspect) {
             // Once is enough to say that two surfaces share a prefix.
             if before == mistakes.len() {
                 let at = at!["oauth", name, "prefix"];
@@ -130,6 +137,7 @@ fn mounted(
     surface: &config::OAuthSurface,
     provider: &Provider,
     reuse: &[Arc<Reuse>],
+    introspect_clients: Clients,
     env: &Env,
 ) -> Mount {
     let name: Arc<str> = name.into();
@@ -146,6 +154,7 @@ fn mounted(
         metrics: Arc::new(env.metrics.route(&format!("oauth.{name}").into())),
         reuse: reuse.iter().find(|of| of.surface() == &*name).cloned(),
         quotas: Quotas::new(&provider.issuer.rules.name, &env.metrics),
+        introspect_clients,
         surface: Surface {
             name,
             grants: surface.grants.iter().map(grant).collect(),
@@ -158,12 +167,13 @@ fn mounted(
     }
 }
 
-/// The paths of token, authorization and userinfo endpoint; `None` if one of them is none.
+/// The paths of token, authorization, userinfo, revocation and introspection endpoint; `None` if one
+/// of them is none.
 fn paths(
     name: &str,
     surface: &config::OAuthSurface,
     mistakes: &mut Vec<Mistake>,
-) -> Option<[String; 3]> {
+) -> Option<[String; 5]> {
     let mut plain = |at: KeyPath, path: &str| {
         let fine =
             !path.contains(['*', '{', '}']) && canonical_path(path).ok().as_deref() == Some(path);
@@ -188,6 +198,8 @@ fn paths(
         path("token", &given.token),
         path("authorize", &given.authorize),
         path("userinfo", &given.userinfo),
+        path("revoke", &given.revoke),
+        path("introspect", &given.introspect),
     ];
     fine.then_some(paths)
 }

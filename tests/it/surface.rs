@@ -4,6 +4,8 @@
 mod client_address;
 mod documents;
 mod envelope;
+mod introspect;
+mod revoke;
 mod users;
 
 use crate::harness::{Gateway, Reply};

@@ -1,0 +1,113 @@
+//! The rim of `POST {prefix}/revoke`: what this gateway keeps ends first, then the issuer is asked.
+//!
+//! ```text
+//! request ─► examine ─► another client's: refused
+//!               │ good here         │ unknown, or denied before
+//!               ▼                   │
+//!        denylist (all gateways)    │
+//!               └───────┬───────────┘
+//!                 forget what is kept of it ─► the issuer, once ─► answer
+//! ```
+
+use super::examine::examine;
+use crate::authn::token::{self, UnverifiedToken};
+use crate::identity::UnixSeconds;
+use crate::oauth::revoke::{self, Request, Standing};
+use crate::oauth::{Answer, OAuthError};
+use crate::outbound::Reply;
+use crate::snapshot::{Mount, Snapshot};
+use crate::store::Revocation;
+use crate::telemetry::trace::Trace;
+use http::HeaderMap;
+
+/// Largest answer of the issuer that is read, in bytes.
+const MAX_REPLY: usize = 64 * 1024;
+
+/// How long the end of a token is remembered that does not say when it expires, in seconds: longer
+/// than anybody remembers that it was good.
+const KEPT: UnixSeconds = 30 * 24 * 3600;
+
+/// Ends a token: here, then at the issuer.
+///
+/// # Errors
+///
+/// What refuses the request before the issuer is asked.
+pub(super) async fn serve(
+    mount: &Mount,
+    snapshot: &Snapshot,
+    request: Request,
+    trace: &Trace,
+) -> Result<Answer, OAuthError> {
+    let verdict = examine(snapshot, mount, request.token()).await;
+    let standing = request.standing(verdict)?;
+    let denied = match standing {
+        Standing::Over => return Ok(revoke::done(&HeaderMap::new())),
+        Standing::Good(expires_at) => {
+            deny(mount, snapshot, request.token(), expires_at).await?;
+            true
+        }
+        Standing::Denied => true,
+        Standing::Unknown => false,
+    };
+    forget(snapshot, request.token());
+    // Others may ask an issuer of opaque tokens about this one, so it has to know as well.
+    let ended = denied && !mount.provider.source.opaque;
+    let asked = ask(mount, request, trace).await;
+    Ok(revoke::answer(ended, asked, &mount.surface.realm))
+}
+
+/// Has every gateway refuse the token from now on, until nobody would accept it any more.
+async fn deny(
+    mount: &Mount,
+    snapshot: &Snapshot,
+    token: &str,
+    expires_at: Option<UnixSeconds>,
+) -> Result<(), OAuthError> {
+    let now = snapshot.clock.now();
+    // What a JWT says of its end is true if it is not good yet: its signature was.
+    let written = || UnverifiedToken::parse(token).ok()?.expires_at();
+    let leeway = mount.provider.issuer.rules.leeway;
+    let end = |at: UnixSeconds| at.saturating_add(leeway).saturating_add(1);
+    let until = expires_at.or_else(written).map(end);
+    let revocation = Revocation::Token {
+        content: token::content(token),
+        until: until.unwrap_or(now.saturating_add(KEPT)),
+    };
+    let kept = snapshot.tokens.store().revoke(revocation, now).await;
+    kept.map(drop).map_err(|cause| {
+        tracing::error!(surface = %mount.surface.name, %cause, "a token could not be revoked");
+        OAuthError::NotKept
+    })
+}
+
+/// Takes a token that has ended out of everything that this gateway would give somebody again. Called
+/// with each token that is to end, of any kind, before its issuer is asked and its end acknowledged.
+fn forget(snapshot: &Snapshot, token: &str) {
+    let content = token::content(token);
+    for reuse in &snapshot.reuse {
+        reuse.forget(&content);
+    }
+}
+
+/// Asks the issuer, once: it is the client's to ask again. Logs if it fails: the client may be told
+/// that all is well.
+async fn ask(mount: &Mount, request: Request, trace: &Trace) -> Result<Reply, OAuthError> {
+    let surface = &mount.surface.name;
+    let known = mount.provider.issuer.keys.endpoints();
+    let known = known.ok_or(OAuthError::IssuerUnknown)?;
+    let endpoint = known.revocation.as_ref();
+    let endpoint = endpoint.ok_or(OAuthError::UnsupportedTokenType)?;
+    let (mut headers, form) = request.into_form();
+    trace.tell(&mut headers);
+    let outbound = mount.provider.outbound();
+    let asked = outbound.post_form(endpoint, headers, form, MAX_REPLY).await;
+    match &asked {
+        Ok(reply) if reply.status.is_success() || reply.status.is_client_error() => {}
+        Ok(reply) => {
+            let status = reply.status.as_u16();
+            tracing::warn!(%surface, status, "the revocation endpoint failed");
+        }
+        Err(cause) => tracing::warn!(%surface, %cause, "the revocation endpoint failed"),
+    }
+    asked.map_err(|cause| OAuthError::from(&cause))
+}
