@@ -11,6 +11,7 @@ use super::refresh::Refresh;
 use super::reuse::Reuse;
 use crate::keys::KeyStore;
 use crate::outbound::{Outbound, OutboundError, Reply};
+use crate::store::SharedStore;
 use crate::telemetry::trace::Trace;
 
 /// Largest answer of a token endpoint that is read, in bytes.
@@ -29,6 +30,8 @@ pub struct TokenIssuer {
     pub client: Option<IpAddr>,
     /// Where its quotas are shown.
     pub quotas: Quotas,
+    /// What is revoked: such a token is not given again.
+    pub store: Arc<SharedStore>,
     /// Its keys: a token whose key is withdrawn is not given again.
     pub keys: Arc<KeyStore>,
     /// The tokens that are given again, where they are.

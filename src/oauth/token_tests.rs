@@ -3,6 +3,7 @@ use crate::keys::{KeyPolicy, KeyStore};
 use crate::oauth::{ErrorFormat, Quotas};
 use crate::outbound::Outbound;
 use crate::outbound::testing::{Act, Server};
+use crate::store::SharedStore;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Trace;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -245,6 +246,7 @@ fn issuer(server: &Server) -> TokenIssuer {
             &"bonterra".into(),
             &Arc::new(Metrics::new("0", "0").unwrap()),
         ),
+        store: Arc::new(SharedStore::in_memory()),
         keys: key_store(),
         reuse: None,
         refresh: None,

@@ -88,7 +88,7 @@ pub async fn ask(
     match asked.await {
         Ok(reply) => answer(reply),
         Err(cause) => {
-            tracing::warn!(%cause, "the userinfo endpoint was not asked");
+            tracing::warn!(%cause, "userinfo request failed");
             Err(OAuthError::from(&cause))
         }
     }

@@ -6,12 +6,14 @@ use crate::oauth::{self, OAuthError, Outcome, TokenIssuer, TokenReply};
 use crate::proxy::ResponseBody;
 use crate::request::Peer;
 use crate::snapshot::{Mount, Snapshot};
+use crate::store::SharedStore;
 use crate::telemetry::exchange::Exchange;
 use crate::telemetry::trace::Trace;
 use crate::upstream::Received;
 use bytes::Bytes;
 use http::Response;
 use http::request::Parts;
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,7 +33,16 @@ pub(super) async fn token(
         Ok(body) => {
             let told = mount.surface.forward_client_address;
             let client = told.then(|| snapshot.trusted.client(peer, &head.headers));
-            ask(mount, head, body, *exchange.trace(), client.flatten()).await
+            let store = Arc::clone(snapshot.tokens.store());
+            ask(
+                mount,
+                head,
+                body,
+                *exchange.trace(),
+                client.flatten(),
+                store,
+            )
+            .await
         }
         Err(error) => refused(error, &mount.surface.realm),
     };
@@ -75,6 +86,7 @@ async fn ask(
     body: Bytes,
     trace: Trace,
     client: Option<IpAddr>,
+    store: Arc<SharedStore>,
 ) -> TokenReply {
     let endpoints = mount.provider.issuer.keys.endpoints();
     let Some(token_endpoint) = endpoints.and_then(|endpoints| endpoints.token.clone()) else {
@@ -88,6 +100,7 @@ async fn ask(
         trace,
         client,
         quotas: mount.quotas.clone(),
+        store,
         keys: Arc::clone(&mount.provider.issuer.keys),
         reuse: mount.reuse.clone(),
         refresh: mount.refresh.clone(),
@@ -117,8 +130,13 @@ pub(super) async fn collect(
     let Some(body) = body else {
         return Ok(Bytes::new());
     };
+    let max = mount.surface.max_body;
+    // What is announced to be too large need not come.
+    if body.size_hint().lower() > max {
+        return Err(OAuthError::BodyTooLarge);
+    }
     let patience = snapshot.limits.body_timeout;
-    let limit = usize::try_from(mount.surface.max_body).unwrap_or(usize::MAX);
+    let limit = usize::try_from(max).unwrap_or(usize::MAX);
     match pingora_timeout::timeout(patience, Limited::new(body, limit).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(OAuthError::BodyTooLarge),

@@ -59,6 +59,19 @@ pub enum Revocation {
     },
 }
 
+/// What a token says of itself that it can be revoked by, verified or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'t> {
+    /// The `iss` of whose token it is.
+    pub issuer: &'t str,
+    /// Its `jti`.
+    pub id: Option<&'t str>,
+    /// Its `sub`.
+    pub subject: Option<&'t str>,
+    /// Its `iat`.
+    pub issued_at: Option<UnixSeconds>,
+}
+
 /// There are more revocations than are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
@@ -155,14 +168,30 @@ impl Denylist {
         if flags == 0 {
             return Word::Clear;
         }
-        let revoked = (flags & TOKENS != 0 && self.holds_token(content))
-            || (flags & IDS != 0 && self.holds_id(issuer, identity))
-            || (flags & SUBJECTS != 0 && self.holds_subject(issuer, identity));
-        match revoked {
+        let names = Names {
+            issuer,
+            id: identity.claims.get("jti").and_then(Value::as_str),
+            subject: identity.subject(),
+            issued_at: identity.claims.get("iat").and_then(Value::as_i64),
+        };
+        match self.hits(flags, content, &names) {
             true => Word::Revoked,
             false if flags & DOUBT != 0 => Word::Unknown,
             false => Word::Clear,
         }
+    }
+
+    /// Whether a token is known to be revoked that need not be verified: to go on keeping it, not to
+    /// accept it.
+    pub fn holds(&self, content: &TokenDigest, names: &Names<'_>) -> bool {
+        let flags = self.flags.load(Ordering::Acquire);
+        flags != 0 && self.hits(flags, content, names)
+    }
+
+    fn hits(&self, flags: u8, content: &TokenDigest, names: &Names<'_>) -> bool {
+        (flags & TOKENS != 0 && self.holds_token(content))
+            || (flags & IDS != 0 && self.holds_id(names))
+            || (flags & SUBJECTS != 0 && self.holds_subject(names))
     }
 
     /// Whether this very token is revoked; `content` is as in [`Revocation::Token`].
@@ -170,20 +199,18 @@ impl Denylist {
         self.tokens.pin().contains_key(content)
     }
 
-    fn holds_id(&self, issuer: &str, identity: &Identity) -> bool {
-        let id = identity.claims.get("jti").and_then(Value::as_str);
-        id.is_some_and(|id| self.ids.pin().contains_key(&name(issuer, id)))
+    fn holds_id(&self, names: &Names<'_>) -> bool {
+        let of = |id| self.ids.pin().contains_key(&name(names.issuer, id));
+        names.id.is_some_and(of)
     }
 
-    fn holds_subject(&self, issuer: &str, identity: &Identity) -> bool {
-        let Some(subject) = identity.subject() else {
+    fn holds_subject(&self, names: &Names<'_>) -> bool {
+        let Some(subject) = names.subject else {
             return false;
         };
         let subjects = self.subjects.pin();
-        subjects.get(&name(issuer, subject)).is_some_and(|cutoff| {
-            let issued_at = identity.claims.get("iat").and_then(Value::as_i64);
-            issued_at.is_none_or(|at| at <= cutoff.issued_until)
-        })
+        let cutoff = subjects.get(&name(names.issuer, subject));
+        cutoff.is_some_and(|cutoff| names.issued_at.is_none_or(|at| at <= cutoff.issued_until))
     }
 
     /// Adds an entry; it holds as soon as this returns. Whether it says anything new: a later word

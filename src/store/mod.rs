@@ -17,7 +17,7 @@ mod redis;
 mod sync;
 
 pub use self::redis::{Away, Redis, Settings};
-pub use denylist::{Denylist, Full, Revocation, Word};
+pub use denylist::{Denylist, Full, Names, Revocation, Word};
 pub use hub::{OnFailure, Standing};
 pub use rate::{RateKey, Taken};
 

@@ -235,7 +235,7 @@ async fn headers_that_the_issuer_would_believe_stay_outside() {
 }
 
 /// Logs in at the issuer's page as a browser does, and returns the code.
-async fn log_in(auth: &BonterraAuth, challenge: &str, scope: &str) -> String {
+pub async fn log_in(auth: &BonterraAuth, challenge: &str, scope: &str) -> String {
     let query = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("response_type", "code"),

@@ -4,10 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
-use crate::identity::{TokenDigest, UnixSeconds};
+use crate::identity::{Clock, TokenDigest, UnixSeconds};
 use crate::keys::KeySet;
+use crate::store::{Denylist, Names};
 
 /// A reply over this size passes and is not kept.
 const MAX_KEPT: usize = 16 * 1024;
@@ -25,10 +28,17 @@ pub struct Rules {
     pub min_remaining: u64,
 }
 
+/// A moment by the clock that tokens are judged by, and by the one that nobody sets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) wall: UnixSeconds,
+    pub(super) steady: Instant,
+}
+
 /// What may be done with a token reply.
 pub(super) enum Reading {
     /// It may be given again.
-    Keep(Kept),
+    Keep(Arc<Kept>),
     /// It is too short-lived or too large for that; those who ask at this moment may share it.
     Share,
     /// It is for the one who asked and for nobody else.
@@ -42,22 +52,33 @@ pub(super) struct Kept {
     /// What the token is known by when it is revoked: its whole text, and what the signature of a JWT
     /// covers, for ECDSA has more than one good signature for that.
     token: [TokenDigest; 2],
+    /// What else it is revoked by, if it is a JWT: its claims, unverified.
+    claims: Option<Claimed>,
     /// The key that it is signed with, if it is a JWT that names one.
     kid: Option<Box<str>>,
     /// Whether that key has been among the issuer's.
     key_seen: AtomicBool,
-    /// When it was asked for: a clock that is set back does not make it last.
-    since: UnixSeconds,
-    /// From then on it is not given again.
-    until: UnixSeconds,
-    expires_at: UnixSeconds,
+    /// When it was asked for.
+    since: Moment,
+    /// For how many seconds from then on it is given again.
+    stretch: u64,
+    /// For how many it lives.
+    lifetime: u64,
+}
+
+/// What a JWT says of itself: see [`Names`].
+struct Claimed {
+    issuer: Box<str>,
+    id: Option<Box<str>>,
+    subject: Option<Box<str>>,
+    issued_at: Option<UnixSeconds>,
 }
 
 /// Judges the body of a token reply that was asked for at `asked`. `chance` is from 0 to 1.
 ///
 /// Given again are replies that hold nothing but a bearer token with a lifetime: no token bound to a
 /// key or certificate (RFC 9449, RFC 8705), no refresh token, no id token.
-pub(super) fn read(body: &[u8], asked: UnixSeconds, rules: Rules, chance: f64) -> Reading {
+pub(super) fn read(body: &[u8], asked: Moment, rules: Rules, chance: f64) -> Reading {
     let Ok(members) = serde_json::from_slice::<Map<String, Value>>(body) else {
         return Reading::Alone;
     };
@@ -73,7 +94,8 @@ pub(super) fn read(body: &[u8], asked: UnixSeconds, rules: Rules, chance: f64) -
         return Reading::Alone;
     };
     let [header, claims] = [0, 1].map(|part| jwt_part(token, part));
-    let bound = claims.is_some_and(|claims| claims.contains_key("cnf"));
+    let has_cnf = |claims: &Map<_, _>| claims.contains_key("cnf");
+    let bound = claims.as_ref().is_some_and(has_cnf);
     if !bearer || personal || bound {
         return Reading::Alone;
     }
@@ -81,17 +103,16 @@ pub(super) fn read(body: &[u8], asked: UnixSeconds, rules: Rules, chance: f64) -
     if stretch == 0 || body.len() > MAX_KEPT {
         return Reading::Share;
     }
-    let kid = header.and_then(|header| Some(header.get("kid")?.as_str()?.into()));
-    let after = |seconds: u64| asked.saturating_add_unsigned(seconds);
-    Reading::Keep(Kept {
+    Reading::Keep(Arc::new(Kept {
         token: [token, signed(token)].map(TokenDigest::of),
-        kid,
+        claims: claims.as_ref().and_then(Claimed::of),
+        kid: header.and_then(|header| Some(header.get("kid")?.as_str()?.into())),
         key_seen: AtomicBool::new(false),
         since: asked,
-        until: after(stretch),
-        expires_at: after(lifetime),
+        stretch,
+        lifetime,
         body: cut(&members),
-    })
+    }))
 }
 
 /// For how many seconds a token of this lifetime is given again.
@@ -137,16 +158,74 @@ fn jwt_part(token: &str, part: usize) -> Option<Map<String, Value>> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
+// === impl Moment ===
+
+impl Moment {
+    /// The present.
+    pub(super) fn now(clock: &Clock) -> Self {
+        Self {
+            wall: clock.now(),
+            steady: Instant::now(),
+        }
+    }
+
+    /// The seconds from here to `later`, by whichever clock says more: setting the one back makes
+    /// nothing last, and the other one stands still while the machine sleeps. `None` if the first is
+    /// before this moment altogether.
+    fn until(self, later: Self) -> Option<u64> {
+        let wall = u64::try_from(later.wall.checked_sub(self.wall)?).ok()?;
+        let steady = later.steady.saturating_duration_since(self.steady);
+        Some(wall.max(steady.as_secs()))
+    }
+}
+
+// === impl Claimed ===
+
+impl Claimed {
+    /// `None` if they do not say whose they are.
+    fn of(claims: &Map<String, Value>) -> Option<Self> {
+        let text = |name: &str| Some(claims.get(name)?.as_str()?.into());
+        Some(Self {
+            issuer: text("iss")?,
+            id: text("jti"),
+            subject: text("sub"),
+            issued_at: claims.get("iat").and_then(Value::as_i64),
+        })
+    }
+
+    fn names(&self) -> Names<'_> {
+        Names {
+            issuer: &self.issuer,
+            id: self.id.as_deref(),
+            subject: self.subject.as_deref(),
+            issued_at: self.issued_at,
+        }
+    }
+}
+
 // === impl Kept ===
 
 impl Kept {
     /// The body for a client that asks now, if the token may still be given.
-    pub(super) fn body(&self, now: UnixSeconds) -> Option<Bytes> {
-        if !(self.since..self.until).contains(&now) {
-            return None;
-        }
+    pub(super) fn body(&self, now: Moment) -> Option<Bytes> {
+        let age = self.since.until(now).filter(|age| *age < self.stretch)?;
         let [before, after] = &self.body;
-        Some(format!("{before}{}{after}", self.expires_at - now).into())
+        let left = self.lifetime.saturating_sub(age);
+        Some(format!("{before}{left}{after}").into())
+    }
+
+    /// Whether the token is revoked, by whom ever: what is known of that comes from other gateways
+    /// too. Costs next to nothing while nothing is revoked.
+    pub(super) fn is_revoked(&self, denylist: &Denylist) -> bool {
+        const NOBODY: Names<'_> = Names {
+            issuer: "",
+            id: None,
+            subject: None,
+            issued_at: None,
+        };
+        let names = self.claims.as_ref().map_or(NOBODY, Claimed::names);
+        let hit = |content| denylist.holds(content, &names);
+        self.token.iter().any(hit)
     }
 
     /// Whether the token's key was among the issuer's and is no more: nobody accepts it then. A key
@@ -156,7 +235,10 @@ impl Kept {
             return false;
         };
         if keys.find(kid).is_some() {
-            self.key_seen.store(true, Relaxed);
+            // Written once: every worker reads it.
+            if !self.key_seen.load(Relaxed) {
+                self.key_seen.store(true, Relaxed);
+            }
             return false;
         }
         self.key_seen.load(Relaxed)
@@ -171,15 +253,27 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Revocation, SharedStore};
     use serde_json::json;
+    use std::sync::LazyLock;
+    use std::time::Duration;
 
     const RULES: Rules = Rules {
         share: 0.8,
         min_remaining: 60,
     };
 
-    fn kept(body: &str) -> Option<Kept> {
-        match read(body.as_bytes(), 1000, RULES, 0.0) {
+    /// A moment of clocks that nobody has set.
+    fn at(seconds: u64) -> Moment {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Moment {
+            wall: seconds.try_into().unwrap(),
+            steady: *START + Duration::from_secs(seconds),
+        }
+    }
+
+    fn kept(body: &str) -> Option<Arc<Kept>> {
+        match read(body.as_bytes(), at(1000), RULES, 0.0) {
             Reading::Keep(kept) => Some(kept),
             Reading::Share | Reading::Alone => None,
         }
@@ -225,23 +319,30 @@ mod tests {
         let body =
             r#"{"access_token":"a\"b","expires_in":100,"token_type":"Bearer","scope":"x é"}"#;
         let kept = kept(body).unwrap();
-        let at = |now| {
-            kept.body(now)
-                .map(|body| String::from_utf8(body.to_vec()).unwrap())
-        };
-        // now, expires_in
+        // wall and steady clock, expires_in
         let rows = [
-            (999, None),
-            (1000, Some(100)),
-            (1001, Some(99)),
-            (1039, Some(61)),
-            (1040, None),
-            (1100, None),
-            (UnixSeconds::MAX, None),
+            (999, 1000, None),
+            (1000, 1000, Some(100)),
+            (1001, 1001, Some(99)),
+            (1039, 1039, Some(61)),
+            (1040, 1040, None),
+            (1100, 1100, None),
+            (1 << 40, 1000, None),
+            // The wall clock was set back, or the machine has slept.
+            (1000, 1039, Some(61)),
+            (1000, 1040, None),
+            (1039, 1000, Some(61)),
+            (1040, 1000, None),
         ];
-        for (now, left) in rows {
+        for (wall, steady, left) in rows {
             let expected = left.map(|left: i64| body.replace(":100", &format!(":{left}")));
-            assert_eq!(at(now), expected, "{now}");
+            let now = Moment {
+                wall: at(wall).wall,
+                steady: at(steady).steady,
+            };
+            let got = kept.body(now).map(|body| body.to_vec());
+            let got = got.map(|body| String::from_utf8(body).unwrap());
+            assert_eq!(got, expected, "{wall} {steady}");
         }
     }
 
@@ -253,7 +354,7 @@ mod tests {
             r#"{"a":[1,null],"token_type":"Bearer","expires_in":100,"b":{"expires_in":7},"access_token":"a"}"#,
         ];
         for body in bodies {
-            let got = kept(body).and_then(|kept| kept.body(1030)).unwrap();
+            let got = kept(body).and_then(|kept| kept.body(at(1030))).unwrap();
             assert_eq!(got, body.replace(":100", ":70"));
         }
     }
@@ -298,7 +399,7 @@ mod tests {
             (String::new(), "alone"),
         ];
         for (body, expected) in rows {
-            let got = match read(body.as_bytes(), 1000, RULES, 0.0) {
+            let got = match read(body.as_bytes(), at(1000), RULES, 0.0) {
                 Reading::Keep(_) => "keep",
                 Reading::Share => "share",
                 Reading::Alone => "alone",
@@ -318,6 +419,56 @@ mod tests {
         let (signed, _) = token.rsplit_once('.').unwrap();
         for known_by in [&*token, signed] {
             assert!(kept.holds(&TokenDigest::of(known_by)), "{known_by}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_revoked_token_is_seen_by_whatever_it_is_revoked_by() {
+        let claims = json!({"iss": "https://a/", "jti": "j", "sub": "s", "iat": 500});
+        let token = jwt(&json!({"kid": "k"}), &claims);
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        let until = 9999;
+        let by_content = |text: &str| Revocation::Token {
+            content: TokenDigest::of(text),
+            until,
+        };
+        let by_id = |issuer: &str, id: &str| Revocation::Id {
+            issuer: issuer.into(),
+            id: id.into(),
+            until,
+        };
+        let by_subject = |subject: &str, issued_until| Revocation::Subject {
+            issuer: "https://a/".into(),
+            subject: subject.into(),
+            issued_until,
+            until,
+        };
+        let opaque = "opaque-token";
+        let rows = [
+            (token.as_str(), by_content(signed), true),
+            (token.as_str(), by_content(opaque), false),
+            (token.as_str(), by_id("https://a/", "j"), true),
+            (token.as_str(), by_id("https://a/", "k"), false),
+            (token.as_str(), by_id("https://b/", "j"), false),
+            (token.as_str(), by_subject("s", 500), true),
+            (token.as_str(), by_subject("s", 499), false),
+            (token.as_str(), by_subject("t", 500), false),
+            (opaque, by_content(opaque), true),
+            (opaque, by_content(signed), false),
+            (opaque, by_id("", ""), false),
+            ("two.segments", by_content("two.segments"), true),
+        ];
+        for (token, revocation, expected) in rows {
+            let body = json!({"access_token": token, "expires_in": 100, "token_type": "Bearer"});
+            let kept = kept(&body.to_string()).unwrap();
+            let store = SharedStore::in_memory();
+            assert!(!kept.is_revoked(store.denylist()), "{revocation:?}");
+            store.revoke(revocation.clone(), 1000).await.unwrap();
+            assert_eq!(
+                kept.is_revoked(store.denylist()),
+                expected,
+                "{revocation:?}"
+            );
         }
     }
 }

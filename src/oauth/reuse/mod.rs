@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use self::counters::Counters;
-use self::kept::{Kept, Reading};
+use self::kept::{Kept, Moment, Reading};
 use self::refusal::Refusal;
 use super::client::TokenIssuer;
 use super::client_auth::ClientAuth;
@@ -243,10 +243,11 @@ impl Reuse {
     /// The answer that is known already.
     fn known(&self, key: &Key, issuer: &TokenIssuer) -> Option<Answer> {
         if let Some(kept) = self.tokens.get(key) {
-            let now = self.clock.now();
-            let published = issuer.keys.current(now);
+            let now = Moment::now(&self.clock);
+            let published = issuer.keys.current(now.wall);
             let published = published.as_ref().and_then(|keys| keys.as_deref());
             if !kept.is_orphan(published)
+                && !kept.is_revoked(issuer.store.denylist())
                 && let Some(body) = kept.body(now)
             {
                 self.metrics.hit.inc();
@@ -289,7 +290,7 @@ impl Reuse {
         tokio::spawn(async move {
             let of = &entry.of;
             let generation = of.generation.load(SeqCst);
-            let asked = of.clock.now();
+            let asked = Moment::now(&of.clock);
             let answer = ask(&of.surface, grant, &issuer, headers, form).await;
             let for_all = of.remember(key, &answer, asked, generation, &issuer);
             drop(entry);
@@ -304,7 +305,7 @@ impl Reuse {
         &self,
         key: Key,
         answer: &Answer,
-        asked: i64,
+        asked: Moment,
         generation: u64,
         issuer: &TokenIssuer,
     ) -> bool {
@@ -316,9 +317,9 @@ impl Reuse {
             let rules = self.settings.rules;
             match kept::read(response.body(), asked, rules, fastrand::f64()) {
                 Reading::Keep(kept) => {
-                    let published = issuer.keys.current(asked);
+                    let published = issuer.keys.current(asked.wall);
                     kept.is_orphan(published.as_ref().and_then(|keys| keys.as_deref()));
-                    self.tokens.insert(key, Arc::new(kept));
+                    self.tokens.insert(key, kept);
                 }
                 Reading::Share => {}
                 Reading::Alone => {

@@ -6,6 +6,7 @@ use crate::oauth::grant::Grant;
 use crate::oauth::{Quotas, Surface, TokenReply, token};
 use crate::outbound::Outbound;
 use crate::outbound::testing::{Act, Server};
+use crate::store::{Revocation, SharedStore};
 use crate::telemetry::trace::Trace;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
@@ -58,6 +59,7 @@ impl Lab {
             trace: Trace::of(&HeaderMap::new(), false, 0.0),
             client: None,
             quotas: Quotas::new(&name, &metrics),
+            store: Arc::new(SharedStore::in_memory()),
             keys: Arc::new(keys),
             reuse: Some(Arc::clone(&reuse)),
             refresh: None,
@@ -241,6 +243,26 @@ async fn what_is_forgotten_is_asked_for_again() {
     lab.reuse.forget_all();
     assert_eq!(first.await.outcome, "issued");
     assert_eq!(lab.outcome(RIGHT).await, ("issued", 5));
+}
+
+/// As it comes from another gateway, of which nobody here is told anything else.
+#[tokio::test]
+async fn what_another_gateway_has_revoked_is_not_given_again() {
+    let lab = Lab::start(Act::json(200, TOKEN)).await;
+    lab.ask(RIGHT).await;
+    assert_eq!(lab.outcome(RIGHT).await, ("reused", 1));
+    let now = lab.clock.now();
+    let revoked = |token| Revocation::Token {
+        content: TokenDigest::of(token),
+        until: now + 86400,
+    };
+    let store = &lab.issuer.store;
+    store.revoke(revoked("another"), now).await.unwrap();
+    assert_eq!(lab.outcome(RIGHT).await, ("reused", 1), "nobody else's");
+    store.revoke(revoked("TOKEN-VALUE"), now).await.unwrap();
+    for asked in 2..4 {
+        assert_eq!(lab.outcome(RIGHT).await, ("issued", asked));
+    }
 }
 
 #[tokio::test]

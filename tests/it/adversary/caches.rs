@@ -1,12 +1,16 @@
-//! The table of caches, as far as it speaks of verified tokens and keys.
+//! The table of caches: of verified tokens and keys, and of what the broker keeps of machines' tokens.
+//! The fifth row, 200 equal requests at a time, is `reuse::two_hundred_equal_requests_are_one`.
 
 use super::{
     ISSUER, admitted, another_issuer, changed, parts, refused, refused_beside, token_refused,
 };
-use crate::harness::{CONFIG, World, assert_refused, eventually, with_lines};
+use crate::harness::{CONFIG, Reply, World, assert_refused, eventually, with_lines};
 use crate::revocation::{asks, revoke};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bonterra_gateway::demo::auth::{AuthOptions, BonterraAuth, KeyChoice};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const HITS: &str = "gateway_verified_token_cache_requests_total{result=\"hit\"}";
@@ -347,4 +351,184 @@ async fn row_03_cached_under_another_configuration_of_its_issuer() {
     let reply = world.get("/grants/1").bearer(&token).send().await;
     assert_eq!(reply.upstream_saw("x-other"), ["demo-client@clients"]);
     assert!(reply.upstream_saw("x-bonterra-subject").is_empty());
+}
+
+// === What is kept of machines' tokens ===
+
+/// Tokens are given again: `[oauth.*.cache]`.
+const REUSING: &str = "\n[oauth.bonterra.cache]\nenabled = true\n";
+
+const MACHINE: [(&str, &str); 3] = [
+    ("grant_type", "client_credentials"),
+    ("client_id", "demo-client"),
+    ("client_secret", "demo-secret"),
+];
+
+/// The claims of a token that came, unverified.
+fn claims_of(reply: &Reply) -> Value {
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let body = reply.json();
+    let token = body["access_token"].as_str().expect("a token");
+    let payload = URL_SAFE_NO_PAD.decode(parts(token)[1]).expect("base64url");
+    serde_json::from_slice(&payload).expect("JSON")
+}
+
+/// Sent: client_credentials requests that differ in one thing, each twice, all mixed. Expected: what is
+/// equal shares a token; what differs, be it in the order of a thing only the issuer knows, does not.
+#[tokio::test]
+async fn row_04_broker_requests_that_differ_in_one_thing() {
+    let world = World::with(&format!("{CONFIG}{REUSING}")).await;
+    let management = world.auth.management_audience();
+    let own = "https://api.bonterra.network";
+    let basic = STANDARD.encode("demo-client:demo-secret");
+    let post = |more: &[(&str, &str)]| {
+        let fields: Vec<_> = MACHINE.iter().chain(more).copied().collect();
+        world.post("/oauth/token").form(&fields)
+    };
+    let other = |id: &str, secret: &str, audience: &str| {
+        let fields = [
+            MACHINE[0],
+            ("client_id", id),
+            ("client_secret", secret),
+            ("audience", audience),
+        ];
+        world.post("/oauth/token").form(&fields)
+    };
+    let by_basic = |more: &[(&str, &str)]| {
+        let fields: Vec<_> = MACHINE[..1].iter().chain(more).copied().collect();
+        let request = world.post("/oauth/token").form(&fields);
+        request.header("authorization", format!("Basic {basic}"))
+    };
+    let (read, both) = ("read:grants", "read:grants write:grants");
+    let turned = "write:grants read:grants";
+    // Those of one number are equal.
+    let rows = [
+        (0, post(&[])),
+        (
+            0,
+            world
+                .post("/oauth/token")
+                .json(&MACHINE.into_iter().collect()),
+        ),
+        (0, post(&[]).header("user-agent", "another/1")),
+        (0, post(&[]).header("auth0-forwarded-for", "203.0.113.7")),
+        (0, post(&[("organization", "")])),
+        (1, post(&[("audience", own)])),
+        (2, post(&[("scope", read)])),
+        (3, post(&[("scope", both)])),
+        (3, post(&[("scope", turned)])),
+        (4, post(&[("organization", "org_1")])),
+        (5, post(&[("organization", "org_2")])),
+        (6, post(&[("resource", own)])),
+        (7, by_basic(&[])),
+        (8, by_basic(&MACHINE[1..2])),
+        (9, by_basic(&[("scope", both)])),
+        (10, other("demo-backend", "backend-secret", own)),
+        (11, other("demo-management", "management-secret", own)),
+        (
+            12,
+            other("demo-management", "management-secret", &management),
+        ),
+    ];
+    let mut ids: BTreeMap<u64, Value> = BTreeMap::new();
+    for round in 0..2 {
+        for (number, request) in &rows {
+            let claims = claims_of(&request.send().await);
+            let client = match number {
+                10 => "demo-backend",
+                11 | 12 => "demo-management",
+                _ => "demo-client",
+            };
+            let audience = if *number == 12 { &management } else { own };
+            assert_eq!(claims["azp"], client, "{number}");
+            assert_eq!(claims["aud"], audience, "{number}");
+            if *number == 2 {
+                assert_eq!(claims["scope"], read);
+            }
+            let id = ids.entry(*number).or_insert_with(|| claims["jti"].clone());
+            assert_eq!(*id, claims["jti"], "{number}, round {round}");
+        }
+    }
+    let distinct: BTreeSet<String> = ids.values().map(Value::to_string).collect();
+    assert_eq!(distinct.len(), 13, "one token each");
+    assert_eq!(world.auth.counts().token, 13);
+}
+
+/// Sent: the id of a client whose token is kept, with everything but its secret. Expected: refused, in
+/// whatever way it is asked, and asked again.
+#[tokio::test]
+async fn row_04_broker_same_client_wrong_secret() {
+    let world = World::with(&format!("{CONFIG}{REUSING}")).await;
+    claims_of(&world.post("/oauth/token").form(&MACHINE).send().await);
+    let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
+    let post = |secret: &str| {
+        let fields = [MACHINE[0], MACHINE[1], ("client_secret", secret)];
+        world.post("/oauth/token").form(&fields)
+    };
+    let rows = [
+        post("wrong"),
+        post("demo-secre"),
+        post("demo-secret "),
+        post("demo-secrett"),
+        post("DEMO-SECRET"),
+        // Another client's, and what a sloppy joint of id and secret would take for the same.
+        post("backend-secret"),
+        world.post("/oauth/token").form(&[
+            MACHINE[0],
+            ("client_id", "demo-clientdemo-"),
+            ("client_secret", "secret"),
+        ]),
+        world
+            .post("/oauth/token")
+            .header("authorization", basic("demo-client:wrong"))
+            .form(&MACHINE[..1]),
+        world
+            .post("/oauth/token")
+            .header("authorization", basic("demo-client:"))
+            .form(&MACHINE[..1]),
+        // A public client has none to be wrong.
+        world.post("/oauth/token").form(&MACHINE[..2]),
+    ];
+    for round in 0..2 {
+        for (number, request) in rows.iter().enumerate() {
+            let reply = request.send().await;
+            assert_eq!(reply.status, 401, "{number}, {round}: {}", reply.text());
+            assert!(!reply.text().contains("access_token"), "{number}, {round}");
+        }
+    }
+}
+
+/// Asked for: a token that is kept, while less and less of its life is left. Expected: what is left is
+/// told, and from a minute before the end on, which a tenth of the time at most comes before, another
+/// token is bought. One that lives for a minute is never kept.
+#[tokio::test]
+async fn row_06_broker_hit_with_little_life_left() {
+    let lifetimes = |seconds| AuthOptions {
+        token_lifetime: Duration::from_secs(seconds),
+        ..AuthOptions::default()
+    };
+    let config = format!("{CONFIG}{REUSING}");
+    let world = World::of(lifetimes(160), &config).await;
+    let clock = world.gateway.app.clock();
+    let left = async || {
+        let reply = world.post("/oauth/token").form(&MACHINE).send().await;
+        claims_of(&reply);
+        reply.json()["expires_in"].as_i64().expect("a number")
+    };
+    assert_eq!(left().await, 160);
+    clock.advance(Duration::from_secs(80));
+    let told = left().await;
+    assert!((70..=80).contains(&told), "{told}");
+    assert_eq!(world.auth.counts().token, 1);
+    // 100 of 160 seconds are over: a minute is left, and the issuer's clock has not been set.
+    clock.advance(Duration::from_secs(20));
+    assert_eq!(left().await, 160);
+    assert_eq!(world.auth.counts().token, 2);
+
+    let world = World::of(lifetimes(60), &config).await;
+    for asked in 1..4 {
+        let reply = world.post("/oauth/token").form(&MACHINE).send().await;
+        assert_eq!(reply.json()["expires_in"], 60);
+        assert_eq!(world.auth.counts().token, asked);
+    }
 }

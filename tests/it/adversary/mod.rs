@@ -13,15 +13,14 @@
 //! `framing_streams` and `real_upstreams` put the whole table of framing to the test once more: at random,
 //! and in front of servers of other makers.
 //!
-//! Not here yet, because what they speak of is not there yet: the rows of the caches' table on the
-//! broker's cache (wrong secret, other audience; 200 equal requests at a time; a hit with little
-//! life left). The floods of HTTP/2 are in `http2::floods`, its slow clients in `http2::deadlines`,
-//! and a token bound to a certificate that comes with it in `tls::mutual`.
+//! The floods of HTTP/2 are in `http2::floods`, its slow clients in `http2::deadlines`, and a token
+//! bound to a certificate that comes with it in `tls::mutual`.
 
 mod caches;
 mod framing;
 mod framing_streams;
 mod headers;
+mod oauth_surface;
 mod paths;
 mod real_upstreams;
 mod tokens;
