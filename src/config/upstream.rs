@@ -4,11 +4,13 @@ mod eject;
 mod entry;
 mod hash_on;
 mod health;
+mod token;
 
 pub use eject::Eject;
 pub use entry::UpstreamServer;
 pub use hash_on::HashOn;
 pub use health::{Health, Statuses};
+pub use token::UpstreamToken;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,9 @@ pub struct Upstream {
     /// Takes servers that fail out for a while, judging by the requests that they get. On by default, and of effect
     /// with two servers or more. If every server that is well is out, all those are used nevertheless.
     pub eject: Eject,
+    /// The gateway's own token in place of the caller's. Absent: upstreams get the caller's, as the route says.
+    #[schemars(with = "UpstreamToken")]
+    pub token: Option<UpstreamToken>,
 }
 
 /// Which server gets a request.
@@ -92,6 +97,7 @@ impl Default for Upstream {
             tls: UpstreamTls::default(),
             health: None,
             eject: Eject::default(),
+            token: None,
         }
     }
 }

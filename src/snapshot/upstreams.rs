@@ -1,6 +1,6 @@
 //! `[upstream.*]`: servers and how requests are shared among them, with what the snapshot before knew of them.
 
-use super::{compile::Env, transport};
+use super::{Provider, compile::Env, transport, upstream_token};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::headers;
@@ -16,12 +16,21 @@ const MAX_WEIGHT: usize = 1000;
 /// The same where every unit of weight takes room on a ring.
 const MAX_WEIGHT_ON_RING: usize = 100;
 
-pub(super) fn build(config: &Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Vec<Arc<Upstream>> {
+pub(super) fn build(
+    config: &Config,
+    env: &Env,
+    providers: &[Provider],
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<Arc<Upstream>> {
     let roots = upstream::system_roots();
     config
         .upstream
         .iter()
-        .map(|(name, upstream)| Arc::new(one(name, upstream, &roots, env, mistakes)))
+        .map(|(name, upstream)| {
+            let token = upstream_token::token(name, config, providers, env, mistakes);
+            let built = one(name, upstream, &roots, env, mistakes);
+            Arc::new(Upstream { token, ..built })
+        })
         .collect()
 }
 
@@ -89,6 +98,7 @@ fn one(
             .metrics
             .upstream_request_duration_seconds
             .with_label_values(&[&*name]),
+        token: None,
         name,
     }
 }

@@ -28,6 +28,7 @@ mod servers;
 mod set;
 mod spare;
 mod tls;
+mod token;
 mod transport;
 mod upkeep;
 mod upload;
@@ -50,6 +51,7 @@ pub use send::{Call, send};
 pub use server::{Report, Server};
 pub use servers::Servers;
 pub use tls::{ClientTls, Fingerprint, SystemRoots, TlsContents, TlsError, TlsFiles, system_roots};
+pub use token::{Asking, NoToken, OwnToken, Source, Token};
 pub use transport::{Protocol, Transport};
 pub use upkeep::Upkeep;
 pub use upload::{Upload, UploadLimits};
@@ -96,6 +98,8 @@ pub struct Upstream {
     pub breaker: Breaker,
     /// When a request is sent again.
     pub retry: Retry,
+    /// The gateway's own token, which its requests carry in place of the caller's, if that is so.
+    pub token: Option<Arc<OwnToken>>,
 }
 
 /// No server is known to be well: requests get 503 `upstream_unhealthy`.
