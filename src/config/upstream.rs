@@ -44,6 +44,9 @@ pub struct Upstream {
     pub response_timeout: Dur,
     /// How long an unused connection is kept.
     pub idle_timeout: Dur,
+    /// What the servers are called in `Host`, for those that go by it: `"auth.bonterra.network"`. Absent: as the client
+    /// has it.
+    pub host: Option<String>,
     /// The version of HTTP that the servers speak.
     pub protocol: Protocol,
     /// Requests in flight to one server at most. Further ones wait; over HTTP/1.1 each has a connection of its own.
@@ -90,6 +93,7 @@ impl Default for Upstream {
             connect_timeout: Dur::secs(2),
             response_timeout: Dur::secs(30),
             idle_timeout: Dur::secs(60),
+            host: None,
             protocol: Protocol::Http1,
             max_connections: 1024,
             max_pending: 1024,

@@ -85,6 +85,9 @@ impl Passage<'_> {
                 trace: self.trace,
             },
         )?;
+        if let Some(host) = &route.upstream.host {
+            head.headers.insert(HOST, host.clone());
+        }
         if let Some(own_token) = own_token {
             head.headers.insert(AUTHORIZATION, own_token);
         }

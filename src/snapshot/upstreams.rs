@@ -7,7 +7,8 @@ use crate::headers;
 use crate::upstream::{
     self, Balance, EjectRules, Group, HashOn, HealthRules, Origin, Servers, SystemRoots, Upstream,
 };
-use http::Uri;
+use http::uri::Authority;
+use http::{HeaderValue, Uri};
 use std::sync::Arc;
 
 /// The largest weight of a server.
@@ -98,9 +99,27 @@ fn one(
             .metrics
             .upstream_request_duration_seconds
             .with_label_values(&[&*name]),
+        host: host(upstream, &at, mistakes),
         token: None,
         name,
     }
+}
+
+/// What `Host` says: a host, with a port or without.
+fn host(
+    upstream: &config::Upstream,
+    at: &KeyPath,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<HeaderValue> {
+    let text = upstream.host.as_deref()?;
+    let plain = |text: &&str| !text.contains('@') && text.parse::<Authority>().is_ok();
+    let value = Some(text).filter(plain).map(HeaderValue::from_str);
+    if let Some(Ok(value)) = value {
+        return Some(value);
+    }
+    let mistake = Mistake::value(at.key("host"), "this is no host");
+    mistakes.push(mistake.hint("write \"auth.bonterra.network\""));
+    None
 }
 
 fn balance(upstream: &config::Upstream, at: &KeyPath, mistakes: &mut Vec<Mistake>) -> Balance {

@@ -59,7 +59,7 @@ pub use upload_state::{UploadFault, UploadState};
 
 use crate::identity::Identity;
 use balance::Choice;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use prometheus::Histogram;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -96,6 +96,8 @@ pub struct Upstream {
     pub transport: Arc<Transport>,
     /// How many requests they get at a time.
     pub breaker: Breaker,
+    /// What `Host` says instead of what the client has sent.
+    pub host: Option<HeaderValue>,
     /// When a request is sent again.
     pub retry: Retry,
     /// The gateway's own token, which its requests carry in place of the caller's, if that is so.

@@ -31,3 +31,5 @@ mod tls;
 mod tracing;
 mod traffic;
 mod tunnels;
+mod upstream_token;
+mod users;

@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn answers() {
         let good = r#"{"access_token":"t","token_type":"bearer","expires_in":"60"}"#;
-        let issued = read(reply(200, "", good)).ok().expect("a token");
+        let issued = read(reply(200, "", good)).expect("a token");
         assert_eq!(issued.authorization, "Bearer t");
         assert!(issued.authorization.is_sensitive());
         assert_eq!(issued.lifetime, 60);
