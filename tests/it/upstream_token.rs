@@ -351,6 +351,40 @@ async fn a_reload_takes_the_token_over_unless_the_table_has_changed() {
 }
 
 #[tokio::test]
+async fn a_secret_in_a_file_is_renewed_when_the_file_is() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "outdated\n").expect("written");
+    let config = config("ECHO").replace(
+        &format!("client_secret = \"{SECRET}\""),
+        &format!("client_secret_file = \"{}\"", secret.display()),
+    );
+    let world = World::with(&config).await;
+    assert_eq!(world.own().send().await.status, 503);
+    std::fs::write(&secret, format!("{SECRET}\n")).expect("written");
+    eventually("the new secret is in use", async || {
+        world.own().send().await.status == 200
+    })
+    .await;
+}
+
+/// Real services go by their own name, and answer nothing under the gateway's.
+#[tokio::test]
+async fn an_upstream_may_be_called_by_its_own_name() {
+    let host = "[upstream.own]\nhost = \"auth.bonterra.network\"\n";
+    let config = config("ECHO").replace("[upstream.own]\n", host);
+    let world = World::with(&config).await;
+    let reply = world.own().header("host", "api.example.com").send().await;
+    assert_eq!(reply.upstream_saw("host"), ["auth.bonterra.network"]);
+    assert_eq!(reply.upstream_saw("x-forwarded-host"), ["api.example.com"]);
+    let reply = world
+        .authorized("/grants/1")
+        .header("host", "api.example.com");
+    let reply = reply.send().await;
+    assert_eq!(reply.upstream_saw("host"), ["api.example.com"]);
+}
+
+#[tokio::test]
 async fn neither_secret_nor_token_shows() {
     let world = World::with(&config("ECHO")).await;
     let token = sent(&world.own().send().await);
@@ -436,6 +470,11 @@ async fn mistakes_are_told_where_they_are() {
             "audience = \"http://127.0.0.1:2/api/v2/\"",
             "audience = \"\"",
             "`audience` is empty",
+        ),
+        (
+            "[upstream.own]\n",
+            "[upstream.own]\nhost = \"http://a/\"\n",
+            "this is no host",
         ),
         ("audience = \"http", "scopes = \"http", "scope"),
         (

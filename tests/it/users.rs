@@ -200,8 +200,12 @@ async fn a_user_is_changed_by_the_documented_members_only() {
     let scene = Scene::start().await;
     // The document's own example.
     let body = r#"{"name":"John Updated Doe","app_metadata":{"plan":"x"},"user_metadata":{"theme":"dark"}}"#;
+    // With a refused token on the way: what is held for the check can be sent again.
+    let fault = Fault::Status(401, "application/json".to_owned(), "{}".to_owned());
+    scene.auth.set_fault_for(Endpoint::UpdateUser, fault, 1);
     let reply = scene.patch(JOHN_PATH, body).send().await;
     assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(scene.auth.counts().update_user, 2);
     assert_eq!(reply.json()["name"], json!("John Updated Doe"));
     assert_eq!(reply.json()["user_metadata"], json!({"theme":"dark"}));
     let seen = scene.auth.last_request(Endpoint::UpdateUser);
