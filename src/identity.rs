@@ -138,6 +138,11 @@ impl Members {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
+    /// The names of all members, in no order that means anything.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Whether there is a member of that name.
     pub fn contains(&self, name: &str) -> bool {
         self.get(name).is_some()

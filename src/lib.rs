@@ -36,6 +36,7 @@ pub mod authn;
 pub mod authz;
 pub mod cli;
 pub mod config;
+pub mod contract;
 pub mod cors;
 pub mod demo;
 pub mod gateway;

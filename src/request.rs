@@ -295,7 +295,7 @@ fn is_host(name: &str) -> bool {
 }
 
 /// The canonical form of a path (RFC 3986 §6.2.2): escapes of unreserved characters are undone,
-/// the others are written in upper case.
+/// the others are written in upper case, and what no path may have as it is (`|`) is escaped.
 ///
 /// A path which upstreams are known to read differently from proxies is refused rather than
 /// repaired: dot segments, empty segments, backslashes, path parameters, and the escapes of any
@@ -343,8 +343,8 @@ fn undo_escapes(raw: &str) -> Result<Cow<'_, str>, Rejection> {
             let value = escape(bytes, at).ok_or_else(|| bad("a % that escapes nothing"))?;
             (unescaped(value)?, 3, true)
         } else {
-            allowed(byte)?;
-            (Some(byte), 1, false)
+            let plain = allowed(byte)?;
+            (plain.then_some(byte), 1, !plain)
         };
         if differs && out.is_none() {
             out = Some(raw[..at].to_owned());
@@ -352,6 +352,7 @@ fn undo_escapes(raw: &str) -> Result<Cow<'_, str>, Rejection> {
         if let Some(out) = &mut out {
             match decoded {
                 Some(byte) => out.push(char::from(byte)),
+                None if width == 1 => out.push_str(&format!("%{byte:02X}")),
                 None => out.push_str(&raw[at..at + 3].to_ascii_uppercase()),
             }
         }
@@ -379,12 +380,14 @@ fn unescaped(value: u8) -> Result<Option<u8>, Rejection> {
     }
 }
 
-fn allowed(byte: u8) -> Result<(), Rejection> {
+/// Whether it may stand in a path as it is (`pchar`, RFC 3986 §3.3); some stand for themselves escaped.
+fn allowed(byte: u8) -> Result<bool, Rejection> {
     match byte {
         b'\\' => Err(bad("a backslash in the path")),
         b';' => Err(bad("a path parameter")),
         b'#' => Err(bad("a fragment in the target")),
-        0x21..=0x7e => Ok(()),
+        b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}' => Ok(false),
+        0x21..=0x7e => Ok(true),
         _ => Err(bad("a byte in the path that has to be escaped")),
     }
 }

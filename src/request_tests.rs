@@ -10,6 +10,8 @@ fn paths() {
         ("/grants/1", "/grants/1"),
         ("/%61dmin", "/admin"),
         ("/users/auth0%7c507f", "/users/auth0%7C507f"),
+        ("/users/auth0|507f", "/users/auth0%7C507f"),
+        ("/a[1]/{x}\"^`<>", "/a%5B1%5D/%7Bx%7D%22%5E%60%3C%3E"),
         ("/a.b/c", "/a.b/c"),
         ("/a/...", "/a/..."),
         ("/caf%c3%a9", "/caf%C3%A9"),

@@ -120,6 +120,11 @@ impl Scene {
             .replace("127.0.0.1:8080", &listen.to_string())
             .replace("127.0.0.1:9090", &free(ADMIN_PORT).to_string())
             .replace("http://127.0.0.1:9400/", self.auth.issuer())
+            // The same as a server of an upstream.
+            .replace(
+                "http://127.0.0.1:9400",
+                self.auth.issuer().trim_end_matches('/'),
+            )
             .replace("http://127.0.0.1:9000", &self.echo.url())
             .replace("drain_delay = \"5s\"", "drain_delay = \"0s\"")
     }

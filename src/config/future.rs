@@ -7,7 +7,6 @@ use super::path::{KeyPath, Segment};
 const FUTURE: &[(&[&str], &[&str])] = &[
     (&["store"], &["encryption_key_file"]),
     (&["oauth", "*"], &["tokens"]),
-    (&["upstream", "*"], &["token"]),
 ];
 
 /// The keys to come of the table at `table`.
@@ -39,7 +38,7 @@ mod tests {
     fn looks_up_by_table() {
         assert!(keys_of(&at!["store"]).contains(&"encryption_key_file"));
         assert!(keys_of(&at!["route", 4]).is_empty());
-        assert!(keys_of(&at!["upstream", "grants"]).contains(&"token"));
+        assert!(keys_of(&at!["upstream", "grants"]).is_empty());
         assert!(keys_of(&at!["log"]).is_empty());
     }
 

@@ -24,6 +24,7 @@ mod mistake;
 mod net;
 mod oauth;
 mod path;
+mod query;
 mod report;
 mod route;
 mod schema;
@@ -64,6 +65,7 @@ pub use mistake::{Mistake, Part};
 pub use net::{FileMode, ListenAddr};
 pub use oauth::{ErrorFormat, Grant, IntrospectClient, OAuthCache, OAuthSurface, Paths};
 pub use path::{KeyPath, Segment};
+pub use query::{IntegerRange, Query};
 pub use report::{ConfigErrors, Located, Source};
 pub use route::{Auth, HeaderRules, Route};
 pub use schema::schema;
@@ -79,7 +81,9 @@ pub use token_cache::TokenCache;
 pub use traffic::{Cors, LimitBy, RateLimit};
 pub use transport::{Protocol, Retry, RetryOn, UpstreamTls};
 pub use units::{Dur, Percent, Rate, Size};
-pub use upstream::{Balance, Eject, HashOn, Health, Statuses, Upstream, UpstreamServer};
+pub use upstream::{
+    Balance, Eject, HashOn, Health, Statuses, Upstream, UpstreamServer, UpstreamToken,
+};
 
 /// The commented default file, which `config default` prints.
 pub const DEFAULT: &str = include_str!("../../gateway.toml");
@@ -124,6 +128,10 @@ impl Config {
         let tls = self.server.tls.iter().flat_map(Tls::files);
         let routes = self.route.iter();
         let signing = routes.filter_map(|route| route.internal_jwt.as_ref());
-        tls.chain(signing.flat_map(InternalJwt::files)).collect()
+        let tokens = self.upstream.values();
+        let tokens = tokens.filter_map(|upstream| upstream.token.as_ref());
+        let secrets = tokens.filter_map(|token| token.client_secret_file.as_deref());
+        let files = tls.chain(signing.flat_map(InternalJwt::files));
+        files.chain(secrets).collect()
     }
 }

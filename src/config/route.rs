@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::internal_jwt::InternalJwt;
 use super::net::{Cidr, cidrs};
+use super::query::Query;
 use super::traffic::{Cors, RateLimit};
 use super::units::{Dur, Size};
 
@@ -38,10 +39,20 @@ pub struct Route {
     pub claims: BTreeMap<String, serde_json::Value>,
     /// Claims that the token must have, whatever their value; one that is `null` is absent.
     pub claims_present: Vec<String>,
-    /// Whether the upstream gets the caller's `Authorization` header.
+    /// Whether the upstream gets the caller's `Authorization` header. One that has a `token` of its own never does.
     pub forward_token: bool,
     /// A leading part of the path that the upstream does not get to see.
     pub strip_prefix: String,
+    /// What comes before the rest of the path on its way to the upstream: with "/api/v2" it gets `/api/v2/users` for
+    /// `/users`.
+    pub add_prefix: String,
+    /// What the query may be, and what becomes of it.
+    #[schemars(with = "Query")]
+    pub query: Option<Query>,
+    /// The body of every request has to be one JSON object with no members but these, and no member twice; else: 400,
+    /// which names the member. The body is held in memory until it has been read, up to `max_body`: set that low. Give
+    /// such a route the methods that have a body. Absent: bodies are not looked at.
+    pub json_fields: Option<Vec<String>>,
     /// For the whole exchange; "0s": no limit, for streams.
     pub timeout: Dur,
     /// Protocols that a connection may be switched to by an HTTP/1.1 request (`Upgrade`); empty: none.
@@ -115,6 +126,9 @@ impl Default for Route {
             claims_present: Vec::new(),
             forward_token: true,
             strip_prefix: String::new(),
+            add_prefix: String::new(),
+            query: None,
+            json_fields: None,
             timeout: Dur::secs(60),
             upgrades: vec!["websocket".to_owned()],
             tunnel_idle_timeout: Dur::secs(300),

@@ -45,7 +45,7 @@ fn the_default_file_has_no_mistake_and_shows_as_it_reads() {
     let config = parsed.config;
     assert_eq!(config.issuer.len(), 1);
     assert_eq!(config.issuer["bonterra"].headers, Issuer::default().headers);
-    assert_eq!(config.route.len(), 3);
+    assert_eq!(config.route.len(), 7);
 
     let shown = show(&config);
     let again = parse("shown", &shown);

@@ -4,11 +4,13 @@ mod eject;
 mod entry;
 mod hash_on;
 mod health;
+mod token;
 
 pub use eject::Eject;
 pub use entry::UpstreamServer;
 pub use hash_on::HashOn;
 pub use health::{Health, Statuses};
+pub use token::UpstreamToken;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,9 @@ pub struct Upstream {
     pub response_timeout: Dur,
     /// How long an unused connection is kept.
     pub idle_timeout: Dur,
+    /// What the servers are called in `Host`, for those that go by it: `"auth.bonterra.network"`. Absent: as the client
+    /// has it.
+    pub host: Option<String>,
     /// The version of HTTP that the servers speak.
     pub protocol: Protocol,
     /// Requests in flight to one server at most. Further ones wait; over HTTP/1.1 each has a connection of its own.
@@ -58,6 +63,9 @@ pub struct Upstream {
     /// Takes servers that fail out for a while, judging by the requests that they get. On by default, and of effect
     /// with two servers or more. If every server that is well is out, all those are used nevertheless.
     pub eject: Eject,
+    /// The gateway's own token in place of the caller's. Absent: upstreams get the caller's, as the route says.
+    #[schemars(with = "UpstreamToken")]
+    pub token: Option<UpstreamToken>,
 }
 
 /// Which server gets a request.
@@ -85,6 +93,7 @@ impl Default for Upstream {
             connect_timeout: Dur::secs(2),
             response_timeout: Dur::secs(30),
             idle_timeout: Dur::secs(60),
+            host: None,
             protocol: Protocol::Http1,
             max_connections: 1024,
             max_pending: 1024,
@@ -92,6 +101,7 @@ impl Default for Upstream {
             tls: UpstreamTls::default(),
             health: None,
             eject: Eject::default(),
+            token: None,
         }
     }
 }

@@ -53,7 +53,7 @@ impl Quotas {
     }
 
     /// Shows what these headers of a reply say.
-    pub(super) fn note(&self, headers: &HeaderMap) {
+    pub(crate) fn note(&self, headers: &HeaderMap) {
         for quota in read(headers) {
             let labels = [&*self.issuer, quota.bucket];
             let (remaining, limit) = (

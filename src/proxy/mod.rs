@@ -1,5 +1,6 @@
 //! Carries an admitted request to its upstream and the response back.
 
+mod before;
 mod body;
 mod interim;
 mod passage;
@@ -148,11 +149,15 @@ pub async fn carry(
         ..
     } = outgoing;
     let (upstream, upload) = (&route.upstream, upload.as_deref());
-    let held = match request.as_mut().map(Request::body_mut) {
-        Some(body) if body.is_searched() => {
-            Box::pin(hold_back(body, route, outgoing.patience)).await?
+    let held = match request.as_mut() {
+        Some(request) if before::is_held(request, route) => {
+            Box::pin(before::hold_back(request, route, outgoing.patience)).await?
         }
         _ => None,
+    };
+    let (token, held) = match &upstream.token {
+        Some(own) => before::token(own, route, held).await?,
+        None => (None, held),
     };
     let now = exchange.sent(&upstream.name, upload.map(|state| Arc::clone(&state.bytes)));
     outgoing.deadline = held.or(route.timeout.map(|timeout| now + timeout));
@@ -165,6 +170,7 @@ pub async fn carry(
     let call = upstream::Call {
         upstream,
         key: outgoing.key,
+        token,
         upload,
         prepare: &prepare,
         sent: now,
@@ -180,27 +186,6 @@ pub async fn carry(
         .observe(exchange.upstream_answered().as_secs_f64());
     outgoing.upgrade = check_response(&dispatched.0, outgoing.upgrade.take())?;
     Ok(dispatched)
-}
-
-/// Searches the beginning of a body that may hold no token, before anything is sent. What the client
-/// takes for that is taken off the route's `timeout`: the deadline that is left, if it had to be waited
-/// for and there is one.
-///
-/// All of it has to come within `patience`, which is otherwise the time between two reads: there may
-/// be no `timeout`, and what is held back must not be held by a byte now and then.
-async fn hold_back(
-    upload: &mut Upload,
-    route: &Route,
-    patience: Duration,
-) -> Result<Option<Instant>, Rejection> {
-    let deadline = route.timeout.map(|timeout| Instant::now() + timeout);
-    let patience = route
-        .timeout
-        .map_or(patience, |timeout| timeout.min(patience));
-    let held = pingora_timeout::timeout(patience, upload.hold_back()).await;
-    held.unwrap_or(Err(UploadFault::Stalled))
-        .map_err(broken_off)?;
-    Ok(deadline)
 }
 
 /// Refuses a response whose end can be read in two ways. Returns the change of protocol that it

@@ -1,11 +1,12 @@
 //! From the head that came to the head that goes upstream. What comes after it, the body, is no
 //! matter here.
 
+use crate::contract::QueryRules;
 use crate::gateway::Admission;
 use crate::headers::{self, Forwarding, trailers};
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::trace::Trace;
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
@@ -13,6 +14,7 @@ use http::header::{
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Uri, Version};
+use std::borrow::Cow;
 
 /// An admitted request with everything that its head depends on, on its way upstream.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl Passage<'_> {
     /// # Errors
     /// [`Reason::BodyTooLarge`] if a body is announced that is over the route's `max_body`,
     /// [`Reason::BadRequest`] if headers or target cannot be passed on as they are meant,
+    /// [`Reason::NotAccepted`] if the query is not what the route lets through,
     /// [`Reason::Internal`] if the gateway's own token cannot be signed.
     pub fn rewrite(&self, head: &mut Parts) -> Result<(), Rejection> {
         let route = &self.admission.route;
@@ -71,7 +74,9 @@ impl Passage<'_> {
                 identity: self.admission.identity.as_deref(),
                 guard: &self.snapshot.guard,
                 rules: &route.request_headers,
-                forward_token: route.forward_token && route.internal_jwt.is_none(),
+                forward_token: route.forward_token
+                    && route.internal_jwt.is_none()
+                    && route.upstream.token.is_none(),
                 peer: self.peer,
                 peer_text: self.peer_text,
                 client_cert: self.client_cert,
@@ -80,6 +85,9 @@ impl Passage<'_> {
                 trace: self.trace,
             },
         )?;
+        if let Some(host) = &route.upstream.host {
+            head.headers.insert(HOST, host.clone());
+        }
         if let Some(own_token) = own_token {
             head.headers.insert(AUTHORIZATION, own_token);
         }
@@ -90,7 +98,7 @@ impl Passage<'_> {
         if let Some(announced) = announced {
             head.headers.insert(TRAILER, announced);
         }
-        head.uri = target(&head.uri, self.path, &route.strip_prefix)?;
+        head.uri = Rewriting::of(route).target(&head.uri, self.path)?;
         head.version = Version::HTTP_11;
         Ok(())
     }
@@ -122,47 +130,89 @@ fn declared_length(head: &Parts) -> Option<u64> {
         .ok()
 }
 
-/// The target in origin form: the path that was matched, less the route's prefix, with the query
-/// as it came.
-fn target(uri: &Uri, canonical: Option<&str>, strip: &str) -> Result<Uri, Rejection> {
-    let bad = || Rejection::noted(Reason::BadRequest, "the target cannot be rewritten");
-    let path = canonical.unwrap_or(uri.path());
-    let stripped = path
-        .strip_prefix(strip)
-        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
-        .unwrap_or(path);
-    if stripped.len() == uri.path().len() && canonical.is_none() {
-        let same = uri.path_and_query().cloned().ok_or_else(bad)?;
-        return Ok(Uri::from(same));
+/// What a route makes of the target.
+#[derive(Debug, Default)]
+struct Rewriting<'a> {
+    strip: &'a str,
+    add: &'a str,
+    query: Option<&'a QueryRules>,
+}
+
+// === impl Rewriting ===
+
+impl<'a> Rewriting<'a> {
+    fn of(route: &'a Route) -> Self {
+        Self {
+            strip: &route.strip_prefix,
+            add: &route.add_prefix,
+            query: route.query.as_ref(),
+        }
     }
-    let path = if stripped.is_empty() { "/" } else { stripped };
-    let text = match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    PathAndQuery::try_from(text)
-        .map(Uri::from)
-        .map_err(|_| bad())
+
+    /// The target in origin form: the path that was matched, less one prefix and with another, and
+    /// the query as it came or as the route's rules have it.
+    fn target(&self, uri: &Uri, canonical: Option<&str>) -> Result<Uri, Rejection> {
+        let bad = || Rejection::noted(Reason::BadRequest, "the target cannot be rewritten");
+        let path = canonical.unwrap_or(uri.path());
+        let stripped = path
+            .strip_prefix(self.strip)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            .unwrap_or(path);
+        let same_path = stripped.len() == uri.path().len() && canonical.is_none();
+        if same_path && self.add.is_empty() && self.query.is_none() {
+            let same = uri.path_and_query().cloned().ok_or_else(bad)?;
+            return Ok(Uri::from(same));
+        }
+        let query = match self.query {
+            Some(rules) => rules.apply(uri.query())?.map(Cow::Owned),
+            None => uri.query().map(Cow::Borrowed),
+        };
+        let path = match (self.add, stripped) {
+            ("", "") => Cow::Borrowed("/"),
+            ("", path) => Cow::Borrowed(path),
+            (add, path) => Cow::Owned(format!("{add}{path}")),
+        };
+        let text = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.into_owned(),
+        };
+        PathAndQuery::try_from(text)
+            .map(Uri::from)
+            .map_err(|_| bad())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::target;
+    use super::Rewriting;
+    use crate::contract::QueryRules;
 
     #[test]
     fn targets() {
-        for (uri, canonical, strip, expected) in [
-            ("/a/b?x=1", None, "", "/a/b?x=1"),
-            ("http://host/a/b?x=1", None, "", "/a/b?x=1"),
-            ("/a/b?x=1", None, "/a", "/b?x=1"),
-            ("/a", None, "/a", "/"),
-            ("/ab/c", None, "/a", "/ab/c"),
-            ("/%61/b?%61", Some("/a/b"), "", "/a/b?%61"),
-            ("/%61/b", Some("/a/b"), "/a", "/b"),
+        let rules = QueryRules {
+            set: [("t".into(), "1".into())].into(),
+            ..QueryRules::default()
+        };
+        for (uri, canonical, strip, add, query, expected) in [
+            ("/a/b?x=1", None, "", "", None, "/a/b?x=1"),
+            ("http://host/a/b?x=1", None, "", "", None, "/a/b?x=1"),
+            ("/a/b?x=1", None, "/a", "", None, "/b?x=1"),
+            ("/a", None, "/a", "", None, "/"),
+            ("/ab/c", None, "/a", "", None, "/ab/c"),
+            ("/%61/b?%61", Some("/a/b"), "", "", None, "/a/b?%61"),
+            ("/%61/b", Some("/a/b"), "/a", "", None, "/b"),
+            ("/a/b?x=1", None, "", "/v2", None, "/v2/a/b?x=1"),
+            ("/a/b", None, "/a", "/v2", None, "/v2/b"),
+            ("/a", None, "/a", "/v2", None, "/v2"),
+            ("/a/", None, "/a", "/v2", None, "/v2/"),
+            ("/x%7c", Some("/x%7C"), "", "/v2", None, "/v2/x%7C"),
+            ("/a?x=%2B", None, "", "", Some(&rules), "/a?x=%2B&t=1"),
+            ("/a", None, "", "/v2", Some(&rules), "/v2/a?t=1"),
         ] {
             let uri = uri.parse().expect("a URI");
+            let rewriting = Rewriting { strip, add, query };
             assert_eq!(
-                target(&uri, canonical, strip).map(|uri| uri.to_string()),
+                rewriting.target(&uri, canonical).map(|uri| uri.to_string()),
                 Ok(expected.to_owned()),
                 "{uri}"
             );

@@ -8,6 +8,9 @@ use http::{HeaderValue, StatusCode};
 pub enum Reason {
     /// The request is not one that may be interpreted: ambiguous path, bad host, malformed head.
     BadRequest,
+    /// The same of a request that does not keep to what the route's configuration says of queries and
+    /// bodies; the value is the sentence for the client, without anything secret.
+    NotAccepted(Box<str>),
     /// A credential came in more than one place (RFC 6750 §2).
     MultipleTokens,
     /// The route needs a token and none came (RFC 6750 §3.1: a bare challenge).
@@ -68,7 +71,8 @@ pub enum Reason {
     UpstreamProtocol,
     /// The upstream's answer did not come in time.
     UpstreamTimeout,
-    /// No server of the upstream is known to be well.
+    /// No server of the upstream is known to be well, or the gateway has no token of its own for it
+    /// (`[upstream.*.token]`).
     UpstreamUnhealthy,
     /// There are no keys to check the token with: that is not the token's fault.
     KeysUnavailable,
@@ -117,7 +121,7 @@ impl Reason {
     }
 
     /// Index, name, status, and the sentence for the client; one line a reason.
-    pub(super) fn row(&self) -> (usize, &'static str, StatusCode, &'static str) {
+    pub(super) fn row(&self) -> (usize, &'static str, StatusCode, &str) {
         use StatusCode as S;
         match self {
             Self::BadRequest => (
@@ -126,6 +130,7 @@ impl Reason {
                 S::BAD_REQUEST,
                 "The request is malformed or ambiguous.",
             ),
+            Self::NotAccepted(why) => (0, "bad_request", S::BAD_REQUEST, why),
             Self::MultipleTokens => (
                 1,
                 "multiple_tokens",

@@ -66,7 +66,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let mut certificates = Vec::new();
     let tls = tls::build(&config.server, env, &mut certificates, mistakes);
     let providers = issuers::build(&config, env, mistakes);
-    let upstreams = upstreams::build(&config, env, mistakes);
+    let upstreams = upstreams::build(&config, env, &providers, mistakes);
     let shared = traffic::store(&config, env, mistakes);
     let mut table = RouteTable::default();
     let reuse = reuse::build(&config, env, mistakes);

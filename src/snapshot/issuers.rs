@@ -251,6 +251,19 @@ fn uri(text: &str, at: config::KeyPath, mistakes: &mut Vec<Mistake>) -> Option<U
     }
 }
 
+/// Whether its token endpoint is asked: for clients of a surface, or for the gateway itself.
+fn gives_tokens(name: &str, config: &Config) -> bool {
+    let surfaces = config.oauth.values();
+    let tokens = config
+        .upstream
+        .values()
+        .filter_map(|upstream| upstream.token.as_ref());
+    surfaces
+        .map(|surface| &surface.issuer)
+        .chain(tokens.map(|token| &token.issuer))
+        .any(|issuer| issuer.as_deref() == Some(name))
+}
+
 fn source(
     name: &str,
     issuer: &config::Issuer,
@@ -284,10 +297,7 @@ fn source(
         issuer: url.into(),
         jwks,
         token,
-        needs_token_endpoint: config
-            .oauth
-            .values()
-            .any(|surface| surface.issuer.as_deref() == Some(name)),
+        needs_token_endpoint: gives_tokens(name, config),
         introspection,
         authorization,
         userinfo,

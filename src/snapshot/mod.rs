@@ -6,6 +6,7 @@
 
 mod certificates;
 mod compile;
+mod contract;
 mod internal_jwt;
 mod introspect;
 mod issuer_rules;
@@ -19,6 +20,7 @@ mod telemetry;
 mod tls;
 mod traffic;
 mod transport;
+mod upstream_token;
 mod upstreams;
 
 pub use certificates::CertificateFile;
@@ -30,6 +32,7 @@ use crate::authn::Issuers;
 use crate::authn::known::KnownTokens;
 use crate::authz::AccessRules;
 use crate::config::{self, Config};
+use crate::contract::{JsonFields, QueryRules};
 use crate::cors;
 use crate::headers::{HeaderRules, IdentityGuard};
 use crate::identity::Clock;
@@ -159,6 +162,12 @@ pub struct Route {
     pub forward_token: bool,
     /// Taken off the path before it is sent upstream.
     pub strip_prefix: Box<str>,
+    /// Put before what is left.
+    pub add_prefix: Box<str>,
+    /// What the query may be and becomes, if anything is said of it.
+    pub query: Option<QueryRules>,
+    /// What a body may have in it, if it has to be JSON.
+    pub json_fields: Option<JsonFields>,
     /// For the whole exchange; `None`: as long as it takes.
     pub timeout: Option<Duration>,
     /// Largest request body in bytes.

@@ -2,7 +2,9 @@
 
 use super::compile::{Env, dangling};
 use super::{INTERNAL_KEYS_PATH, Internal, METADATA_PATH};
-use super::{Mount, Provider, Route, Target, introspect, opaque, rules, traffic};
+use super::{
+    Mount, Provider, Route, Target, contract, introspect, opaque, rules, traffic, upstream_token,
+};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::internal_jwt::Minter;
@@ -288,6 +290,12 @@ fn one(
     rules::strip_prefix(route, at, mistakes);
     let cors = traffic::cors(route, at, mistakes);
     let limit = traffic::limit(route, &name, env, at, mistakes);
+    let (add_prefix, query) = (
+        contract::add_prefix(route, at, mistakes),
+        contract::query(route, at, mistakes),
+    );
+    let json_fields = contract::json_fields(route, at, mistakes);
+    upstream_token::check_route(config, route, at, mistakes);
     let upstream = upstream(config, upstreams, route, at, mistakes);
     let Some(path) = &route.path else {
         mistakes.push(Mistake::missing(at.key("path")).hint("write path = \"/grants/*\""));
@@ -312,6 +320,9 @@ fn one(
         upstream,
         forward_token: route.forward_token,
         strip_prefix: route.strip_prefix.trim_end_matches('/').into(),
+        add_prefix,
+        query,
+        json_fields,
         timeout: Some(route.timeout.get()).filter(|timeout| !timeout.is_zero()),
         max_body: route.max_body.unwrap_or(config.server.max_body).bytes(),
         request_headers: Arc::new(request_headers),
@@ -357,7 +368,7 @@ fn insert(
 }
 
 /// Patterns are compared with canonical paths, so they have to be canonical themselves.
-fn is_canonical(pattern: &str) -> bool {
+pub(super) fn is_canonical(pattern: &str) -> bool {
     let plain = pattern.replace(['{', '}', '*'], "x");
     !pattern.starts_with('/') || canonical_path(&plain).ok().as_deref() == Some(plain.as_str())
 }

@@ -1,13 +1,14 @@
 //! `[upstream.*]`: servers and how requests are shared among them, with what the snapshot before knew of them.
 
-use super::{compile::Env, transport};
+use super::{Provider, compile::Env, transport, upstream_token};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::headers;
 use crate::upstream::{
     self, Balance, EjectRules, Group, HashOn, HealthRules, Origin, Servers, SystemRoots, Upstream,
 };
-use http::Uri;
+use http::uri::Authority;
+use http::{HeaderValue, Uri};
 use std::sync::Arc;
 
 /// The largest weight of a server.
@@ -16,12 +17,21 @@ const MAX_WEIGHT: usize = 1000;
 /// The same where every unit of weight takes room on a ring.
 const MAX_WEIGHT_ON_RING: usize = 100;
 
-pub(super) fn build(config: &Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Vec<Arc<Upstream>> {
+pub(super) fn build(
+    config: &Config,
+    env: &Env,
+    providers: &[Provider],
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<Arc<Upstream>> {
     let roots = upstream::system_roots();
     config
         .upstream
         .iter()
-        .map(|(name, upstream)| Arc::new(one(name, upstream, &roots, env, mistakes)))
+        .map(|(name, upstream)| {
+            let token = upstream_token::token(name, config, providers, env, mistakes);
+            let built = one(name, upstream, &roots, env, mistakes);
+            Arc::new(Upstream { token, ..built })
+        })
         .collect()
 }
 
@@ -89,8 +99,27 @@ fn one(
             .metrics
             .upstream_request_duration_seconds
             .with_label_values(&[&*name]),
+        host: host(upstream, &at, mistakes),
+        token: None,
         name,
     }
+}
+
+/// What `Host` says: a host, with a port or without.
+fn host(
+    upstream: &config::Upstream,
+    at: &KeyPath,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<HeaderValue> {
+    let text = upstream.host.as_deref()?;
+    let plain = |text: &&str| !text.contains('@') && text.parse::<Authority>().is_ok();
+    let value = Some(text).filter(plain).map(HeaderValue::from_str);
+    if let Some(Ok(value)) = value {
+        return Some(value);
+    }
+    let mistake = Mistake::value(at.key("host"), "this is no host");
+    mistakes.push(mistake.hint("write \"auth.bonterra.network\""));
+    None
 }
 
 fn balance(upstream: &config::Upstream, at: &KeyPath, mistakes: &mut Vec<Mistake>) -> Balance {

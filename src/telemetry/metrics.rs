@@ -53,6 +53,8 @@ metrics! {
     upstream_request_duration_seconds: HistogramVec ["upstream"],
     /// Requests sent to an upstream once more, by outcome: success, failure, or budget (not sent, too many were already).
     upstream_retries_total: IntCounterVec ["upstream", "outcome"],
+    /// Fetches of the gateway's own token for an upstream, by result (ok or error).
+    upstream_token_fetches_total: IntCounterVec ["upstream", "result"],
     /// Whether a server gets requests (1), or is out because of failed health checks or failed requests (0).
     upstream_server_healthy: IntGaugeVec ["upstream", "server"],
     /// Requests being worked on.

@@ -191,7 +191,9 @@ impl Second {
         // An HTTP/2 server may say that it has not worked on a request. Then the method does not matter.
         let speaks_http2 = upstream.transport.protocol == Protocol::Http2;
         let refusable = speaks_http2 && upstream.retry.attempts > 1 && upstream.retry.on.connect;
-        let possible = refusable || upstream.retry.may_repeat(request.method());
+        // Nor where a token of our own may be refused, which may be fetched anew.
+        let possible =
+            refusable || upstream.token.is_some() || upstream.retry.may_repeat(request.method());
         // A connection that changes its protocol is no matter of two attempts.
         let leaves = request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
         if !possible || leaves {

@@ -28,6 +28,7 @@ mod servers;
 mod set;
 mod spare;
 mod tls;
+mod token;
 mod transport;
 mod upkeep;
 mod upload;
@@ -50,6 +51,7 @@ pub use send::{Call, send};
 pub use server::{Report, Server};
 pub use servers::Servers;
 pub use tls::{ClientTls, Fingerprint, SystemRoots, TlsContents, TlsError, TlsFiles, system_roots};
+pub use token::{Asking, NoToken, OwnToken, Source, Token};
 pub use transport::{Protocol, Transport};
 pub use upkeep::Upkeep;
 pub use upload::{Upload, UploadLimits};
@@ -57,7 +59,7 @@ pub use upload_state::{UploadFault, UploadState};
 
 use crate::identity::Identity;
 use balance::Choice;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use prometheus::Histogram;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -94,8 +96,12 @@ pub struct Upstream {
     pub transport: Arc<Transport>,
     /// How many requests they get at a time.
     pub breaker: Breaker,
+    /// What `Host` says instead of what the client has sent.
+    pub host: Option<HeaderValue>,
     /// When a request is sent again.
     pub retry: Retry,
+    /// The gateway's own token, which its requests carry in place of the caller's, if that is so.
+    pub token: Option<Arc<OwnToken>>,
 }
 
 /// No server is known to be well: requests get 503 `upstream_unhealthy`.

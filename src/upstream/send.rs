@@ -4,10 +4,10 @@ use super::attempt::{Answer, Failed, Second, one, place};
 use super::breaker::InFlight;
 use super::pool::{Connection, Dispatched};
 use super::retry::{self, Attempt, Fault};
-use super::{Report, SendError, Server, Upload, UploadState, Upstream};
+use super::{Report, SendError, Server, Token, Upload, UploadState, Upstream};
 use crate::telemetry::exchange::Exchange;
 use futures_util::future::{Either, select};
-use http::Request;
+use http::{Request, StatusCode};
 use http_body::Body as _;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -19,6 +19,8 @@ pub struct Call<'a> {
     pub upstream: &'a Arc<Upstream>,
     /// What keeps it with a server, if anything: [`Upstream::key`].
     pub key: Option<u64>,
+    /// The gateway's own token for the upstream, if it has to have one.
+    pub token: Option<Arc<Token>>,
     /// How its body fares.
     pub upload: Option<&'a UploadState>,
     /// Done to the request of each attempt before it is sent.
@@ -43,6 +45,8 @@ type Outcome = Result<Result<Answer, Failed>, SendError>;
 /// Sends a request to one of the upstream's servers, and once more as the rules of its retries allow.
 /// It is taken from where it is once something of it is sent.
 ///
+/// One that the upstream refuses with 401 because of the gateway's own token is sent once more with a fresh one.
+///
 /// An idle connection that its server has closed meanwhile is replaced without being counted as a
 /// retry, as long as nothing of the request was written to it.
 ///
@@ -59,9 +63,13 @@ pub async fn send(
     let idempotent = retry::is_idempotent(first.method());
     let second = Second::of(first, call.upstream);
     let (mut number, mut began, mut tried) = (1, call.sent, Vec::new());
+    let (mut token, mut renewed) = (call.token.clone(), false);
     loop {
         let next = request.as_mut().ok_or(SendError::Upload)?;
         (call.prepare)(next);
+        if let Some(token) = &token {
+            token.write(next.headers_mut());
+        }
         let place = match place(call, &tried, began).await {
             Ok(place) => place,
             Err(error) => {
@@ -82,6 +90,17 @@ pub async fn send(
             call.count(&outcome);
         }
         let outcome = outcome?;
+        if let Some(sent) = token.as_ref().filter(|_| !renewed)
+            && is_refusal(&outcome)
+            && let Some(fresh) = Box::pin(call.fresh(sent, second.as_ref())).await
+        {
+            (token, renewed) = (Some(fresh), true);
+            leave(outcome, place, call.upload);
+            *request = second.as_ref().and_then(Second::again);
+            exchange.retried();
+            began = Instant::now();
+            continue;
+        }
         let left = Left {
             unsent: request.is_some(),
             second: second.as_ref(),
@@ -114,9 +133,24 @@ fn leave(outcome: Result<Answer, Failed>, place: InFlight, upload: Option<&Uploa
     }
 }
 
+/// Whether the upstream does not take whoever asks for who he is. Nobody has worked on the request then.
+fn is_refusal(outcome: &Result<Answer, Failed>) -> bool {
+    matches!(outcome, Ok((response, _)) if response.status() == StatusCode::UNAUTHORIZED)
+}
+
 // === impl Call ===
 
 impl Call<'_> {
+    /// Another token in place of one that the upstream has refused, if the request can be sent again.
+    async fn fresh(&self, sent: &Arc<Token>, second: Option<&Second>) -> Option<Arc<Token>> {
+        let own = self.upstream.token.as_ref()?;
+        let another = own.refused(sent) && second.is_some_and(Second::is_whole);
+        match another {
+            true => own.wait(self.deadline).await.ok(),
+            false => None,
+        }
+    }
+
     /// Tells the server how the attempt ended.
     fn report(&self, server: &Server, outcome: &Outcome) {
         // What came of a request that was broken off on this side says nothing of the server.

@@ -120,6 +120,25 @@ impl Upload {
             Self::Empty | Self::Streaming(_) | Self::Kept(_) => Ok(()),
         }
     }
+
+    /// Reads all of it, as far as the limits allow, so that it can be judged before anything is sent.
+    ///
+    /// # Errors
+    /// What breaks off any upload.
+    pub async fn hold_all(&mut self) -> Result<(), UploadFault> {
+        match self {
+            Self::Streaming(stream) => stream.hold_all().await,
+            Self::Empty | Self::Kept(_) => Ok(()),
+        }
+    }
+
+    /// What was read before anything is sent: all of it after [`Self::hold_all`].
+    pub fn held(&self) -> &[u8] {
+        match self {
+            Self::Streaming(stream) => &stream.held,
+            Self::Empty | Self::Kept(_) => &[],
+        }
+    }
 }
 
 impl fmt::Debug for Stream {
@@ -157,6 +176,23 @@ impl Stream {
             }
             held.extend_from_slice(&data);
         }
+        self.held = held.freeze();
+        if self.is_end_stream() {
+            self.state.ends();
+        }
+        Ok(())
+    }
+
+    async fn hold_all(&mut self) -> Result<(), UploadFault> {
+        let mut held = BytesMut::from(&*self.held);
+        held.extend_from_slice(&std::mem::take(&mut self.behind));
+        while !self.ended && !self.body.is_end_stream() {
+            match poll_fn(|cx| self.poll_client(cx)).await.transpose()? {
+                Some(data) => held.extend_from_slice(&data),
+                None => self.ended = true,
+            }
+        }
+        self.ended = true;
         self.held = held.freeze();
         if self.is_end_stream() {
             self.state.ends();

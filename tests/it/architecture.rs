@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 8] = [
     &[
         "authn",
         "authz",
+        "contract",
         "cors",
         "headers",
         "internal_jwt",
@@ -46,7 +47,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 /// Uses within a layer, each with its reason. None may go unused, and none may close a circle.
-const WITHIN: [(&str, &str, &str); 23] = [
+const WITHIN: [(&str, &str, &str); 24] = [
     ("admin", "reload", "POST /-/reload"),
     (
         "admin",
@@ -63,6 +64,11 @@ const WITHIN: [(&str, &str, &str); 23] = [
         "upstream",
         "headers",
         "what may not come in the head may not come behind the body either",
+    ),
+    (
+        "upstream",
+        "oauth",
+        "reads the reply to its own token request as clients' are read",
     ),
     (
         "authn",
@@ -146,9 +152,10 @@ const SPEAKS_HTTP: [&str; 9] = [
 ];
 
 /// Where requests are decided about: values in, values out.
-const DECIDES: [&str; 12] = [
+const DECIDES: [&str; 13] = [
     "authn/",
     "authz",
+    "contract/",
     "cors",
     "gateway",
     "headers",

@@ -36,3 +36,5 @@ mod tls;
 mod tracing;
 mod traffic;
 mod tunnels;
+mod upstream_token;
+mod users;

@@ -215,6 +215,9 @@ impl Case<'_> {
                         (admission.identity.as_deref(), self.snapshot.clock.now());
                     steps.passed("internal", || minter.describe(identity, now));
                 }
+                if let Some(own) = &admission.route.upstream.token {
+                    steps.passed("token", || own.describe());
+                }
                 steps.checking("passage", || {
                     "headers and target as the upstream gets them".to_owned()
                 });

@@ -151,7 +151,7 @@ fn demo_clients() -> Vec<Client> {
     let management = Client {
         id: MANAGEMENT_CLIENT.to_owned(),
         secret: Some(MANAGEMENT_SECRET.to_owned()),
-        scope: Vec::new(),
+        scope: words("read:users update:users read:events"),
         management_scope: words("read:users update:users update:users_app_metadata read:events"),
         auth_id: "5d1c8f02-94b7-4a63-8e2f-6c0d7b3a9e15".to_owned(),
         is_grants: false,

@@ -233,7 +233,9 @@ fn same(client: &Message, upstream: &Message) -> bool {
     let plain = client.second.starts_with('/')
         && !["//", "%", ".", ";", "\\"]
             .iter()
-            .any(|part| client.second.contains(part));
+            .any(|part| client.second.contains(part))
+        // Escaped on the way, because no path may have them as they are (RFC 3986 §3.3).
+        && !client.second.contains(['"', '<', '>', '[', ']', '^', '`', '{', '|', '}']);
     client.first == upstream.first
         && client.body == upstream.body
         && (!plain || client.second == upstream.second)
