@@ -2,6 +2,7 @@
 
 mod client;
 pub mod collector;
+pub mod demo;
 pub mod h2link;
 pub mod h2raw;
 pub mod link;
