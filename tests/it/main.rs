@@ -8,6 +8,7 @@ mod architecture;
 mod balancing;
 mod command;
 mod differential;
+mod foreign;
 mod fuzz_corpora;
 mod grpc;
 mod hardening;

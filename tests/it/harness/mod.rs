@@ -1,5 +1,6 @@
 //! Starts a world for a test: issuer, upstream and gateway on free ports, and ends it when dropped.
 
+pub mod browser;
 mod client;
 pub mod collector;
 pub mod demo;
