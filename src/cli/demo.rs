@@ -142,7 +142,10 @@ impl Scene {
         config::DEFAULT
             .replace("127.0.0.1:9090", &admin.to_string())
             .replace("127.0.0.1:8080", &listen.to_string())
-            .replace("http://127.0.0.1:9400/", self.auth.issuer())
+            .replace(
+                "http://127.0.0.1:9400",
+                self.auth.issuer().trim_end_matches('/'),
+            )
             .replace("http://127.0.0.1:9000", &self.echo.url())
             .replace("drain_delay = \"5s\"", "drain_delay = \"0s\"")
     }

@@ -21,12 +21,12 @@ async function begin({ client, redirectUri }) {
   return { url: new URL(`/oauth/authorize?${query}`, location).href, state };
 }
 
-/** Back with a code: asks for tokens, calls the API. `wrong`: as who stole the code and not the verifier. */
+/** Back with a code: asks for tokens, calls the API. `wrong`: as one who stole the code and has no verifier. */
 async function finish({ client, redirectUri, wrong }) {
   const { verifier, state } = JSON.parse(sessionStorage.getItem('login'));
   const back = new URLSearchParams(location.search);
   if (back.get('state') !== state) {
-    return { state: back.get('state') };
+    throw new Error('somebody else began this login');
   }
   const redeemed = await fetch('/oauth/token', {
     method: 'POST',
@@ -38,8 +38,13 @@ async function finish({ client, redirectUri, wrong }) {
       code_verifier: wrong ? random() : verifier,
     }),
   });
-  const { access_token, ...tokens } = await redeemed.json();
+  const { access_token, refresh_token, token_type, error } = await redeemed.json();
   const headers = access_token ? { authorization: `Bearer ${access_token}` } : {};
   const called = await fetch('/grants/1', { headers });
-  return { state, status: redeemed.status, tokens, called: { status: called.status, said: await called.json() } };
+  const said = await called.json();
+  const person = said.headers?.find(([name]) => name === 'x-bonterra-auth-id')?.[1];
+  return {
+    redeemed: { status: redeemed.status, type: token_type, renewable: Boolean(refresh_token), error },
+    called: { status: called.status, reason: said.reason, person },
+  };
 }
