@@ -19,8 +19,10 @@ demo: ## gateway, simulated Bonterra Auth and an echo API on loopback, with comm
 # The printed commands of the demo are run as they are, so curl is needed too.
 # What tests talk to: proxies and servers of other makers, none of them started by its package.
 SERVERS := $(addprefix $(TOOLS)/,apache2 nginx node python3 redis-server)
+# What talks to the gateway: a browser with its driver, and client libraries.
+CLIENTS := $(addprefix $(TOOLS)/,chromium chromedriver clients/node_modules)
 
-test: $(TOOLS)/promtool $(SERVERS) ## all tests; the last line says how many ran
+test: $(TOOLS)/promtool $(SERVERS) $(CLIENTS) ## all tests; the last line says how many ran
 	@command -v curl >/dev/null || { apt-get -q update; apt-get -q install -y --no-install-recommends curl; }
 	$(TOOLS)/promtool test rules $(PROMETHEUS)/alerts_test.yml
 	@mkdir -p target; failed=0; \
@@ -99,3 +101,20 @@ $(TOOLS)/nginx: $(TOOLS)/apache2
 		apt-get -q download nginx || { echo "nginx is missing: install Debian's package nginx" >&2; exit 1; }; \
 		dpkg-deb -x nginx_*.deb .; \
 		ln -sf nginx-package/usr/sbin/nginx ../nginx; fi
+
+# Clients of other makers. Where these cannot be had, the other tests run, and theirs fail and say what is missing.
+$(TOOLS)/chromium $(TOOLS)/chromedriver:
+	@mkdir -p $(TOOLS)
+	@name=$(@F); case $$name in chromedriver) package=chromium-driver;; *) package=$$name;; esac; \
+	command -v "$$name" >/dev/null || { apt-get -q update && apt-get -q install -y --no-install-recommends $$package; } || true; \
+	if found=$$(command -v "$$name"); then ln -sf "$$found" $@; \
+	else echo "$$name is missing, a test will fail: install Debian's package $$package" >&2; fi
+
+# In the versions of the lock, checked against its digests; no script of a package is run.
+LOCK := tests/it/foreign/package-lock.json
+$(TOOLS)/clients/node_modules: $(LOCK) | $(TOOLS)/node
+	@mkdir -p $(@D)
+	@command -v npm >/dev/null || { apt-get -q update && apt-get -q install -y --no-install-recommends npm; } || true
+	@cp $(LOCK) $(LOCK:-lock.json=.json) $(@D)
+	@cd $(@D); if npm ci --ignore-scripts --no-audit --no-fund --cache=cache; then touch node_modules; \
+	else rm -rf node_modules; echo "client libraries are missing, a test will fail: npm is needed, and has to reach its registry" >&2; fi

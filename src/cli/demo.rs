@@ -1,13 +1,14 @@
 //! `demo`: the whole job on loopback, with commands to paste.
 
+mod commands;
+
+use self::commands::{Part, Places};
 use super::output::{self, FAINT, STRONG};
 use super::{FAILED, run};
-use crate::app::App;
+use crate::app::{App, StartError};
 use crate::config;
-use crate::demo::auth::{AuthOptions, BonterraAuth, MACHINE_CLIENT, MACHINE_SECRET, WEB_CLIENT};
+use crate::demo::auth::{AuthOptions, BonterraAuth};
 use crate::demo::echo::Echo;
-use crate::server::Address;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,10 +18,6 @@ use std::path::PathBuf;
 const AUTH_PORT: u16 = 9400;
 const ECHO_PORT: u16 = 9000;
 const ADMIN_PORT: u16 = 9090;
-
-/// A PKCE verifier and its challenge (RFC 7636 §4); in earnest, make a new one for every login.
-const VERIFIER: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-const CHALLENGE: &str = "ZtNPunH49FD35FWYhT5Tv8I7vRKQJ8uxMaL0_9eHjNA";
 
 /// Runs the demo until Ctrl-C. Returns the exit code.
 pub fn run(listen: SocketAddr) -> u8 {
@@ -43,7 +40,7 @@ async fn demo(listen: SocketAddr) -> u8 {
             return output::fail(&format!("cannot listen for signals: {error}"), FAILED);
         }
     };
-    let scene = match Scene::set(listen).await {
+    let scene = match Scene::set().await {
         Ok(scene) => scene,
         Err(error) => {
             return output::fail(
@@ -52,16 +49,12 @@ async fn demo(listen: SocketAddr) -> u8 {
             );
         }
     };
-    // The access log goes to a file: the terminal is for the commands.
-    let log = match std::fs::File::create(scene.folder.path.join("access.log")) {
-        Ok(log) => log,
+    let app = match scene.start(listen).await {
+        Ok(Ok(app)) => app,
+        Ok(Err(error)) => return output::not_started(&error),
         Err(error) => {
-            return output::fail(&format!("cannot write the access log: {error}"), FAILED);
+            return output::fail(&format!("cannot write the demo's files: {error}"), FAILED);
         }
-    };
-    let app = match App::start(scene.file(), log).await {
-        Ok(app) => app,
-        Err(error) => return output::not_started(&error),
     };
     app.ready().await;
     output::print(&scene.told(&app));
@@ -91,7 +84,7 @@ impl Drop for Folder {
 }
 
 impl Scene {
-    async fn set(listen: SocketAddr) -> io::Result<Self> {
+    async fn set() -> io::Result<Self> {
         let auth = match start_auth(AUTH_PORT).await {
             Ok(auth) => auth,
             Err(_) => start_auth(0).await?,
@@ -105,22 +98,51 @@ impl Scene {
                 .join(format!("bonterra-gateway-demo-{}", std::process::id())),
         };
         std::fs::create_dir_all(&folder.path)?;
-        let scene = Self { auth, echo, folder };
-        std::fs::write(scene.file(), scene.config(listen))?;
-        Ok(scene)
+        Ok(Self { auth, echo, folder })
+    }
+
+    /// Starts the gateway. Its admin listener goes elsewhere if somebody has its port, which is only known when it is
+    /// taken: another demo may start at the same time.
+    async fn start(&self, listen: SocketAddr) -> io::Result<Result<App, StartError>> {
+        let usual = local(ADMIN_PORT);
+        if listen == usual {
+            return self.start_with(listen, local(0)).await;
+        }
+        match self.start_with(listen, usual).await? {
+            Err(StartError::Listen(address, cause))
+                if address.tcp() == Some(usual) && cause.kind() == io::ErrorKind::AddrInUse =>
+            {
+                self.start_with(listen, local(0)).await
+            }
+            started => Ok(started),
+        }
+    }
+
+    async fn start_with(
+        &self,
+        listen: SocketAddr,
+        admin: SocketAddr,
+    ) -> io::Result<Result<App, StartError>> {
+        std::fs::write(self.file(), self.config(listen, admin))?;
+        // The access log goes to a file: the terminal is for the commands.
+        let log = std::fs::File::create(self.log())?;
+        Ok(App::start(self.file(), log).await)
     }
 
     fn file(&self) -> PathBuf {
         self.folder.path.join("gateway.toml")
     }
 
+    fn log(&self) -> PathBuf {
+        self.folder.path.join("access.log")
+    }
+
     /// The default file, with the addresses that were really given and without a drain delay.
-    fn config(&self, listen: SocketAddr) -> String {
+    fn config(&self, listen: SocketAddr, admin: SocketAddr) -> String {
         config::DEFAULT
+            .replace("127.0.0.1:9090", &admin.to_string())
             .replace("127.0.0.1:8080", &listen.to_string())
-            .replace("127.0.0.1:9090", &free(ADMIN_PORT).to_string())
-            .replace("http://127.0.0.1:9400/", self.auth.issuer())
-            // The same as a server of an upstream.
+            // Its `url`, and the same as a server of an upstream.
             .replace(
                 "http://127.0.0.1:9400",
                 self.auth.issuer().trim_end_matches('/'),
@@ -149,84 +171,24 @@ impl Scene {
                 "configuration",
                 format!("{} (edit it: changes apply at once)", self.file().display()),
             ),
-            (
-                "access log",
-                self.folder.path.join("access.log").display().to_string(),
-            ),
+            ("access log", self.log().display().to_string()),
         ];
         for (name, value) in parts {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "  {name:<14} {value}");
         }
-        for (what, command) in self.commands(&gateway, &app.admin) {
-            let _ = write!(text, "\n{FAINT}# {what}{FAINT:#}\n{command}\n");
+        let places = Places {
+            gateway,
+            admin: app.admin.to_string(),
+        };
+        for Part { heading, commands } in places.parts() {
+            let _ = writeln!(text, "\n{STRONG}## {heading}{STRONG:#}");
+            for (what, command) in commands {
+                let _ = write!(text, "\n{FAINT}# {what}{FAINT:#}\n{command}\n");
+            }
         }
+        text.push_str("\nCtrl-C ends the demo.\n");
         text
-    }
-
-    /// What to paste, in the order of a first visit.
-    fn commands(&self, gateway: &str, admin: &Address) -> Vec<(&'static str, String)> {
-        let redirect = format!("http://{gateway}/public/callback");
-        let redirect = utf8_percent_encode(&redirect, NON_ALPHANUMERIC);
-        let token = format!("http://{gateway}/oauth/token");
-        let bearer = "-H \"Authorization: Bearer $TOKEN\"";
-        vec![
-            (
-                "get a token through the gateway",
-                format!(
-                    "TOKEN=$(curl -s {token} -d grant_type=client_credentials -d client_id={MACHINE_CLIENT} \\\n  -d client_secret={MACHINE_SECRET} -d audience=https://api.bonterra.network \\\n  | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/'); echo $TOKEN"
-                ),
-            ),
-            (
-                "the same by JSON and Basic",
-                format!(
-                    "curl -s {token} -u {MACHINE_CLIENT}:{MACHINE_SECRET} -H 'Content-Type: application/json' \\\n  -d '{{\"grant_type\":\"client_credentials\",\"audience\":\"https://api.bonterra.network\"}}'"
-                ),
-            ),
-            (
-                "call an API with it: the echo shows the headers that the API gets",
-                format!("curl -s http://{gateway}/grants/1 {bearer}"),
-            ),
-            (
-                "call without: 401, and the reason",
-                format!("curl -si http://{gateway}/grants/1"),
-            ),
-            (
-                "forge an identity: the API still sees the real one",
-                format!(
-                    "curl -s http://{gateway}/grants/1 {bearer} -H 'X-Bonterra-Auth-Id: admin' -H 'X_Bonterra_Auth_Id: admin'"
-                ),
-            ),
-            (
-                "forge one where no token is needed: the API sees none",
-                format!("curl -s http://{gateway}/public/hello -H 'X-Bonterra-Auth-Id: admin'"),
-            ),
-            (
-                "log in as a person: open this in a browser; the echo API then shows the code",
-                format!(
-                    "{}authorize?response_type=code&client_id={WEB_CLIENT}&redirect_uri={redirect}&scope=openid%20offline_access&code_challenge={CHALLENGE}&code_challenge_method=S256",
-                    self.auth.issuer()
-                ),
-            ),
-            (
-                "and turn the code into tokens",
-                format!(
-                    "curl -s {token} -d grant_type=authorization_code -d client_id={WEB_CLIENT} -d redirect_uri={redirect} \\\n  -d code_verifier={VERIFIER} -d code=PASTE_THE_CODE"
-                ),
-            ),
-            (
-                "metrics for Prometheus",
-                format!("curl -s http://{admin}/metrics | grep ^gateway_"),
-            ),
-            (
-                "what is ready, and why",
-                format!("curl -s 'http://{admin}/readyz?verbose'"),
-            ),
-            (
-                "read the file again now",
-                format!("curl -s -X POST http://{admin}/-/reload"),
-            ),
-        ]
     }
 }
 
@@ -240,12 +202,4 @@ async fn start_auth(port: u16) -> io::Result<BonterraAuth> {
 
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
-}
-
-/// This port if it is free, else one that the kernel picks when it is bound.
-fn free(port: u16) -> SocketAddr {
-    match std::net::TcpListener::bind(local(port)) {
-        Ok(_) => local(port),
-        Err(_) => local(0),
-    }
 }

@@ -9,6 +9,7 @@ mod balancing;
 mod command;
 mod differential;
 mod documents;
+mod foreign;
 mod fresh_tokens;
 mod fuzz_corpora;
 mod grpc;

@@ -5,6 +5,7 @@ use crate::keys::{KeyPolicy, KeyStore};
 use crate::oauth::{ErrorFormat, Quotas, Surface, TokenReply, token};
 use crate::outbound::Outbound;
 use crate::outbound::testing::{Act, Server};
+use crate::store::SharedStore;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Trace;
 use futures_util::FutureExt as _;
@@ -55,6 +56,7 @@ impl Lab {
             keys: Arc::new(keys),
             reuse: None,
             refresh: Some(Arc::clone(&refresh)),
+            store: Arc::new(SharedStore::in_memory()),
         };
         let surface = Surface {
             name,

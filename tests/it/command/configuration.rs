@@ -93,7 +93,7 @@ async fn the_default_configuration_is_right() {
     assert_eq!(piped.code, Some(0), "{}", piped.stderr);
     assert_eq!(
         piped.stdout,
-        "ok /dev/stdin: 7 routes, 2 upstreams, 1 issuer, 1 OAuth surface\n"
+        "ok /dev/stdin: 7 routes, 2 upstreams, 1 issuer, 4 OAuth surfaces\n"
     );
 
     // Without -c it is ./gateway.toml, or what GATEWAY_CONFIG says.

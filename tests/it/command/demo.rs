@@ -1,77 +1,59 @@
 //! `demo`: everything that it prints to paste works when it is pasted.
 
-use crate::harness::program::{Running, Said, program, shell};
-use crate::harness::{Reply, eventually, nobody, request};
+use crate::harness::demo::Demo;
+use crate::harness::program::{Said, shell};
+use crate::harness::{Reply, eventually, request};
 use http::Uri;
-use serde_json::Value;
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
-/// The demo as it runs, with what it printed.
-struct Demo {
-    running: Running,
-    gateway: SocketAddr,
-    /// The commands by what is said of them, continued lines included.
-    commands: HashMap<String, String>,
+/// A shell that commands are pasted into, one after the other.
+struct Shell {
+    /// Its variables between two of them.
+    variables: PathBuf,
+    _folder: TempDir,
 }
 
-impl Demo {
-    async fn start() -> Self {
-        let gateway = nobody();
-        let mut running = Running::start(program(&["demo", "--listen", &gateway.to_string()]));
-        eventually("the demo has printed its commands", || {
-            assert!(!running.has_ended(), "{}", running.stderr.text());
-            std::future::ready(running.stdout.text().ends_with("/-/reload\n"))
-        })
-        .await;
-        let text = running.stdout.text();
-        let blocks = text
-            .split("\n# ")
-            .skip(1)
-            .map(|block| block.split_once('\n').expect("a command"));
-        let commands = blocks
-            .map(|(what, command)| (what.to_owned(), command.trim().to_owned()))
-            .collect();
+impl Shell {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let variables = folder.path().join("variables");
+        std::fs::write(&variables, "").expect("written");
         Self {
-            running,
-            gateway,
-            commands,
+            variables,
+            _folder: folder,
         }
     }
 
-    /// Takes the command whose description begins like this.
-    fn take(&mut self, what: &str) -> String {
-        let found = self
-            .commands
-            .keys()
-            .find(|own| own.starts_with(what))
-            .cloned();
-        let found = found.unwrap_or_else(|| panic!("no {what:?} in {:?}", self.commands));
-        self.commands.remove(&found).expect("found")
+    /// Pastes a command, which has to succeed. What it prints.
+    async fn paste(&self, command: &str) -> String {
+        let file = self.variables.display();
+        let keep = format!("declare -p TOKEN TOKENS HANDLE >{file} 2>/dev/null");
+        let said = shell(&format!(
+            ". {file}\n{command}\nended=$?; {keep}; exit $ended"
+        ))
+        .await;
+        let Said { stdout, stderr, .. } = &said;
+        assert_eq!(said.code, Some(0), "{command}\n{stdout}{stderr}");
+        said.stdout
     }
 }
 
-async fn paste(command: &str) -> Said {
-    let said = shell(command).await;
-    assert_eq!(
-        said.code,
-        Some(0),
-        "{command}\n{}{}",
-        said.stdout,
-        said.stderr
-    );
-    said
-}
-
-fn json(text: &str) -> Value {
+fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
+/// The head of a reply that curl shows with `-i`, and its body.
+fn head_and_body(said: &str) -> (&str, Value) {
+    let (head, body) = said.split_once("\r\n\r\n").expect("a head");
+    (head, parsed(body))
+}
+
 /// What the echo API saw of a header.
-fn saw(said: &Said, name: &str) -> Vec<String> {
+fn saw(said: &str, name: &str) -> Vec<String> {
     let pairs: Vec<(String, String)> =
-        serde_json::from_value(json(&said.stdout)["headers"].clone()).expect("headers");
+        serde_json::from_value(parsed(said)["headers"].clone()).expect("headers");
     pairs
         .into_iter()
         .filter(|(own, _)| own == name)
@@ -88,71 +70,12 @@ async fn every_printed_command_does_what_it_says() {
         "the demo prints curl commands: install curl to test them"
     );
     let mut demo = Demo::start().await;
-    let get_token = demo.take("get a token");
-    let token = paste(&get_token).await.stdout.trim().to_owned();
-    assert_eq!(token.split('.').count(), 3, "{token}");
-    let with_token = |command: &str| format!("{get_token} >/dev/null\n{command}");
-
-    let said = paste(&demo.take("the same by JSON and Basic")).await;
-    assert_eq!(
-        json(&said.stdout)["token_type"],
-        "Bearer",
-        "{}",
-        said.stdout
-    );
-    assert!(json(&said.stdout)["expires_in"].is_u64());
-
-    let called = paste(&with_token(&demo.take("call an API with it"))).await;
-    let identity = saw(&called, "x-bonterra-auth-id");
-    assert_eq!(identity.len(), 1, "{}", called.stdout);
-    assert_eq!(saw(&called, "x-bonterra-is-grants"), ["true"]);
-
-    let without = paste(&demo.take("call without: 401")).await.stdout;
-    assert!(without.starts_with("HTTP/1.1 401 "), "{without}");
-    assert!(
-        without.contains("\"reason\":\"missing_token\""),
-        "{without}"
-    );
-
-    let forged = paste(&with_token(&demo.take("forge an identity"))).await;
-    assert_eq!(saw(&forged, "x-bonterra-auth-id"), identity);
-    assert!(saw(&forged, "x_bonterra_auth_id").is_empty());
-    let forged = paste(&demo.take("forge one where no token is needed")).await;
-    assert!(
-        saw(&forged, "x-bonterra-auth-id").is_empty(),
-        "{}",
-        forged.stdout
-    );
-
-    let code = log_in(&demo.take("log in as a person")).await;
-    let redeem = demo.take("and turn the code into tokens");
-    assert!(redeem.contains("PASTE_THE_CODE"), "{redeem}");
-    let tokens = json(&paste(&redeem.replace("PASTE_THE_CODE", &code)).await.stdout);
-    assert!(tokens["refresh_token"].is_string(), "{tokens}");
-    let access = tokens["access_token"].as_str().expect("a token");
-    let called = request(demo.gateway, "GET", "/grants/1")
-        .bearer(access)
-        .send()
-        .await;
-    assert_eq!(called.status, 200, "{}", called.text());
-    assert_ne!(
-        called.upstream_saw("x-bonterra-auth-id"),
-        identity,
-        "a person, not the machine"
-    );
-
-    let metrics = paste(&demo.take("metrics for Prometheus")).await.stdout;
-    assert!(
-        metrics.contains("gateway_requests_total{code=\"200\",method=\"GET\",route=\"grants\"}"),
-        "{metrics}"
-    );
-    let ready = paste(&demo.take("what is ready")).await.stdout;
-    assert!(
-        ready.starts_with("ready\n") && ready.contains("[+] issuer bonterra"),
-        "{ready}"
-    );
-    let reloaded = paste(&demo.take("read the file again now")).await.stdout;
-    assert!(json(&reloaded)["changes"].is_array(), "{reloaded}");
+    let shell = Shell::new();
+    tour(&mut demo, &shell).await;
+    api_token(&mut demo, &shell).await;
+    auth(&mut demo, &shell).await;
+    internal_jwt(&mut demo, &shell).await;
+    envelope(&mut demo, &shell).await;
     assert!(demo.commands.is_empty(), "not tried: {:?}", demo.commands);
 
     let folder = files(&demo).await;
@@ -161,9 +84,124 @@ async fn every_printed_command_does_what_it_says() {
     assert!(!folder.exists(), "it cleans up after itself");
 }
 
-/// Fetches the page, sends its form as it is filled in, and follows to the code.
-async fn log_in(url: &str) -> String {
-    let page = fetch(url).await;
+async fn tour(demo: &mut Demo, shell: &Shell) {
+    let token = shell.paste(&demo.take("get a token")).await;
+    assert_eq!(token.trim().split('.').count(), 3, "{token}");
+    let called = shell.paste(&demo.take("call an API with it")).await;
+    let identity = saw(&called, "x-bonterra-auth-id");
+    assert_eq!(identity.len(), 1, "{called}");
+    assert_eq!(saw(&called, "x-bonterra-is-grants"), ["true"]);
+
+    let without = shell.paste(&demo.take("call without: 401")).await;
+    let (head, body) = head_and_body(&without);
+    assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+    assert_eq!(body["reason"], "missing_token");
+
+    let forged = shell.paste(&demo.take("forge an identity")).await;
+    assert_eq!(saw(&forged, "x-bonterra-auth-id"), identity);
+    assert!(saw(&forged, "x_bonterra_auth_id").is_empty());
+    let forged = demo.take("forge one where no token is needed");
+    let forged = shell.paste(&forged).await;
+    assert!(saw(&forged, "x-bonterra-auth-id").is_empty(), "{forged}");
+
+    let metrics = shell.paste(&demo.take("metrics for Prometheus")).await;
+    assert!(
+        metrics.contains("gateway_requests_total{code=\"200\",method=\"GET\",route=\"grants\"}"),
+        "{metrics}"
+    );
+    let ready = shell.paste(&demo.take("what is ready")).await;
+    assert!(
+        ready.starts_with("ready\n") && ready.contains("[+] issuer bonterra"),
+        "{ready}"
+    );
+    let reloaded = shell.paste(&demo.take("read the file again now")).await;
+    assert!(parsed(&reloaded)["changes"].is_array(), "{reloaded}");
+}
+
+async fn api_token(demo: &mut Demo, shell: &Shell) {
+    for what in ["get a token by JSON", "the same with the secret in Basic"] {
+        let said = parsed(&shell.paste(&demo.take(what)).await);
+        assert_eq!(said["token_type"], "Bearer", "{what}: {said}");
+        assert!(said["expires_in"].is_u64(), "{what}: {said}");
+    }
+    let refused = shell.paste(&demo.take("ask for what is not given")).await;
+    let (head, body) = head_and_body(&refused);
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert_eq!(body["error"], "unsupported_grant_type");
+}
+
+async fn auth(demo: &mut Demo, shell: &Shell) {
+    let issuer = demo.named("Bonterra Auth");
+    let document = parsed(&shell.paste(&demo.take("what there is")).await);
+    assert_eq!(document["issuer"], issuer.as_str());
+    let keys = parsed(&shell.paste(&demo.take("the keys")).await);
+    assert!(
+        keys["keys"].as_array().is_some_and(|keys| keys.len() >= 2),
+        "{keys}"
+    );
+
+    let code = log_in(&demo.take("log in as a person"), &issuer).await;
+    let redeem = demo.take("and turn the code into tokens");
+    assert!(redeem.contains("PASTE_THE_CODE"), "{redeem}");
+    let tokens = shell.paste(&redeem.replace("PASTE_THE_CODE", &code)).await;
+    let tokens = parsed(&tokens);
+    let access = tokens["access_token"].as_str().expect("a token");
+    let called = request(demo.gateway, "GET", "/grants/1").bearer(access);
+    let called = called.send().await;
+    assert_eq!(called.status, 200, "{}", called.text());
+    assert_eq!(
+        called.upstream_saw("x-bonterra-auth-id"),
+        ["a1b2c3d4-e5f6-4890-abcd-ef1234567890"],
+        "a person, not the machine"
+    );
+
+    let person = parsed(&shell.paste(&demo.take("who that is")).await);
+    assert_eq!(person["email"], "user@example.com", "{person}");
+    let refresh = demo.take("new tokens for the refresh token");
+    let mut before = tokens["refresh_token"].clone();
+    // Pasted once more, it goes on from what came.
+    for _ in 0..2 {
+        let renewed = parsed(&shell.paste(&refresh).await);
+        assert!(renewed["refresh_token"].is_string(), "{renewed}");
+        assert_ne!(renewed["refresh_token"], before);
+        before = renewed["refresh_token"].clone();
+    }
+}
+
+async fn internal_jwt(demo: &mut Demo, shell: &Shell) {
+    let token = shell
+        .paste(&demo.take("get a token; the client by Basic"))
+        .await;
+    assert!(!token.trim().is_empty());
+    let called = shell.paste(&demo.take("use it")).await;
+    assert_eq!(saw(&called, "x-bonterra-is-grants"), ["true"], "{called}");
+    let refused = shell
+        .paste(&demo.take("ask for a token in an address"))
+        .await;
+    let (head, body) = head_and_body(&refused);
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert_eq!(body["error"], "unsupported_response_type");
+}
+
+async fn envelope(demo: &mut Demo, shell: &Shell) {
+    let said = demo.take("get a token: its type is in lower case here");
+    let said = parsed(&shell.paste(&said).await);
+    assert_eq!(said["token_type"], "bearer", "{said}");
+    let refused = shell.paste(&demo.take("a wrong secret")).await;
+    let (head, body) = head_and_body(&refused);
+    assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+    let message = "access_denied: Unauthorized";
+    let envelope = json!({ "meta": {}, "errors": [{ "httpcode": 401, "message": message }] });
+    assert_eq!(body, envelope);
+}
+
+/// Goes where the gateway sends a browser, sends the page's form as it is filled in, and follows to the code.
+async fn log_in(url: &str, issuer: &str) -> String {
+    let sent = fetch(url).await;
+    assert_eq!(sent.status, 302, "{}", sent.text());
+    let page = sent.header("location").expect("a redirect");
+    assert!(page.starts_with(issuer), "{page}");
+    let page = fetch(page).await;
     assert_eq!(page.status, 200, "{}", page.text());
     let text = page.text();
     let field = |name: &str| {
@@ -175,13 +213,9 @@ async fn log_in(url: &str) -> String {
         value.split('"').next().expect("a value").to_owned()
     };
     let (login, email, password) = (field("login"), field("email"), field("password"));
-    let uri: Uri = url.parse().expect("a URL");
-    let issuer = uri
-        .authority()
-        .expect("a host")
-        .as_str()
-        .parse()
-        .expect("an address");
+    let issuer: Uri = issuer.parse().expect("a URL");
+    let issuer = issuer.authority().expect("a host").as_str();
+    let issuer = issuer.parse().expect("an address");
     let form = [
         ("login", &*login),
         ("email", &*email),
@@ -223,21 +257,13 @@ async fn fetch(url: &str) -> Reply {
 
 /// The files that the demo names are there, and work as it says. Returns their folder.
 async fn files(demo: &Demo) -> PathBuf {
-    let text = demo.running.stdout.text();
-    let named = |what: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(what))
-            .expect("a line");
-        line.split_whitespace().next().expect("a path").to_owned()
-    };
-    let log = named("access log");
+    let log = demo.named("access log");
     eventually("the access log", || {
         let log = std::fs::read_to_string(&log).expect("an access log");
         std::future::ready(log.contains("\"reason\":\"missing_token\""))
     })
     .await;
-    let file = named("configuration");
+    let file = demo.named("configuration");
     let config = std::fs::read_to_string(&file).expect("the file");
     std::fs::write(
         &file,

@@ -1,7 +1,9 @@
 //! Starts a world for a test: issuer, upstream and gateway on free ports, and ends it when dropped.
 
+pub mod browser;
 mod client;
 pub mod collector;
+pub mod demo;
 pub mod h2link;
 pub mod h2raw;
 pub mod link;

@@ -62,7 +62,8 @@ pub async fn shell(script: &str) -> Said {
     said(command).await
 }
 
-async fn said(mut command: Command) -> Said {
+/// Runs a command to its end.
+pub async fn said(mut command: Command) -> Said {
     let output = tokio::task::spawn_blocking(move || command.output())
         .await
         .expect("no panic")
@@ -132,6 +133,11 @@ impl Running {
 
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Memory in MiB: resident now, and at its peak.

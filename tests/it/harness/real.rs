@@ -111,7 +111,7 @@ impl Make {
 const APACHE_MODULES: &str = "/usr/lib/apache2/modules";
 
 /// Debian's own one, if it is there: another Python may be ahead of it in the path.
-fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools");
     let places = ["/usr/sbin", "/usr/bin", ours, "/usr/local/bin"];
     let found = places.iter().map(|place| Path::new(place).join(name));
