@@ -4,21 +4,19 @@
 //! `temporarily_unavailable` when the issuer could not be reached or did not answer in full, so that
 //! a later attempt may do; `server_error` when it answered with something else than was asked for.
 
+mod fields;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA, RETRY_AFTER,
-    WWW_AUTHENTICATE,
-};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 
 use super::reply::Outcome;
 use crate::outbound::OutboundError;
-
-/// `Retry-After` of what may be well again in a moment, in seconds.
-pub(super) const SOON: HeaderValue = HeaderValue::from_static("5");
+use fields::challenge;
+pub(super) use fields::{SOON, forbid_storing};
 
 /// A refusal or failure of the gateway's own; the issuer's pass as they are.
 ///
@@ -385,30 +383,10 @@ impl From<&OutboundError> for OAuthError {
     }
 }
 
-/// Token replies and errors alike may hold what no cache should keep (RFC 6749 §5.1).
-pub(super) fn forbid_storing(headers: &mut HeaderMap) {
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
-}
-
-/// `Basic realm="…"`; characters that a quoted string cannot hold are left out. `error` is what is
-/// wrong with a token that came (RFC 6750 §3).
-fn challenge(scheme: &'static str, realm: &str, error: Option<OAuthError>) -> HeaderValue {
-    let realm: String = realm
-        .chars()
-        .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
-        .collect();
-    let error = error.map_or_else(String::new, |error| {
-        let (code, description) = (error.code(), error.description());
-        format!(", error=\"{code}\", error_description=\"{description}\"")
-    });
-    HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\"{error}"))
-        .unwrap_or_else(|_| HeaderValue::from_static(scheme))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::{CACHE_CONTROL, PRAGMA};
 
     const EVERY: [OAuthError; 38] = [
         OAuthError::RevokedToken,

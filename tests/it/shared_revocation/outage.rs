@@ -259,6 +259,75 @@ async fn a_redis_that_was_emptied_is_filled_again() {
     assert_eq!(other.metric("gateway_revocations").await, 601.0);
 }
 
+async fn say(redis: &RedisServer, command: &[&str]) -> redis::Value {
+    let (name, arguments) = command.split_first().expect("a command");
+    let mut connection = redis.connection().await;
+    let mut command = redis::cmd(name);
+    let asked = command.arg(arguments).query_async(&mut connection).await;
+    asked.expect("an answer")
+}
+
+/// As after a failover: the replica lacks the last that was written, and somebody has written something
+/// else there, so that the numbers are the same again.
+#[tokio::test]
+async fn a_redis_that_comes_back_with_an_older_copy_hides_nothing() {
+    const KEY: &str = "bonterra-gateway:{revoked}:1:";
+    let mut redis = RedisServer::start(&[]).await;
+    let world = World::with(&with_store(redis.address, "open")).await;
+    let (one, other) = (&world.gateway, another(&world).await);
+    let [before, lost, new] = [0; 3].map(|_| world.auth.token());
+    // How it is written is seen in a Redis of its own.
+    let spare = RedisServer::start(&[]).await;
+    let file = std::fs::read_to_string(one.file()).expect("the file");
+    let [here, there] = [&redis, &spare].map(|redis| redis.address.to_string());
+    let stranger = Gateway::start(&file.replace(&here, &there)).await;
+    assert_eq!(revoked(&stranger, &new).await, true);
+    let written = say(&spare, &["HGETALL", &format!("{KEY}values")]).await;
+    let [member, value]: [String; 2] = {
+        let pair: Vec<String> = redis::from_redis_value(written).expect("text");
+        pair.try_into().expect("one entry")
+    };
+
+    assert_eq!(revoked(one, &before).await, true);
+    say(&redis, &["SAVE"]).await;
+    assert_eq!(revoked(one, &lost).await, true);
+    refuses(&other, &lost).await;
+    redis.kill();
+    redis.again().await;
+    let end = value.trim_end_matches(':');
+    let mut connection = redis.connection().await;
+    let mut plant = redis::pipe();
+    plant.atomic();
+    plant
+        .cmd("ZADD")
+        .arg(format!("{KEY}order"))
+        .arg(2)
+        .arg(&member);
+    plant
+        .cmd("ZADD")
+        .arg(format!("{KEY}ends"))
+        .arg(end)
+        .arg(&member);
+    plant
+        .cmd("HSET")
+        .arg(format!("{KEY}values"))
+        .arg(&member)
+        .arg(&value);
+    plant
+        .cmd("HSET")
+        .arg(format!("{KEY}about"))
+        .arg("last")
+        .arg(2);
+    plant.exec_async(&mut connection).await.expect("planted");
+    for gateway in [one, &other] {
+        refuses(gateway, &new).await;
+    }
+    let third = another(&world).await;
+    for token in [&before, &lost, &new] {
+        refuses(&third, token).await;
+    }
+}
+
 async fn metric(admin: SocketAddr, series: &str) -> Option<f64> {
     let text = request(admin, "GET", "/metrics").send().await.text();
     let mut lines = text.lines();

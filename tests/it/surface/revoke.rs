@@ -6,7 +6,7 @@ use crate::harness::{
     CONFIG, Gateway, Reply, Request, World, assert_refused, eventually, local, request, with_lines,
     within,
 };
-use crate::revocation::asks;
+use crate::revocation::{asks, revoke};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bonterra_gateway::app::environment;
@@ -345,6 +345,32 @@ async fn a_key_that_the_gateway_has_not_seen_is_fetched() {
     })
     .await;
     assert!(world.auth.counts().revoke >= asked);
+}
+
+/// Userinfo takes tokens that no route takes; what was revoked of those is refused as well.
+#[tokio::test]
+async fn userinfo_refuses_what_was_revoked_in_any_way() {
+    let world = World::start().await;
+    let elsewhere = |jti: &str| world.token_with(json!({"aud": "https://x", "jti": jti}));
+    let (revoked, other) = (elsewhere("a"), elsewhere("b"));
+    let gone = world.token_with(json!({"sub": "gone"}));
+    for order in [
+        json!({ "token": revoked }),
+        json!({"issuer": "bonterra", "sub": "gone"}),
+    ] {
+        assert_eq!(revoke(&world, order).await.0, 200);
+    }
+    for token in [&revoked, &gone] {
+        let user = world.get("/oauth/userinfo").bearer(token).send().await;
+        assert_error(&user, 401, "invalid_token", "revoked");
+        assert!(user.text().contains("has been revoked"), "{}", user.text());
+    }
+    assert_eq!(world.auth.counts().userinfo, 0);
+    // What cannot be judged here is the issuer's to judge.
+    for token in [&other, "tells-nothing"] {
+        world.get("/oauth/userinfo").bearer(token).send().await;
+    }
+    assert_eq!(world.auth.counts().userinfo, 2);
 }
 
 // === what only the issuer can end ===
