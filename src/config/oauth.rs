@@ -18,7 +18,8 @@ pub struct OAuthSurface {
     pub prefix: String,
     /// Paths of endpoints that are not where `prefix` puts them.
     pub paths: Paths,
-    /// Grants that clients may use.
+    /// Grants that clients may use. `"password"` shows users' passwords to clients and to the gateway; it is on only where
+    /// it is named.
     pub grants: Vec<Grant>,
     /// Size of a request body at most; larger: 413.
     pub max_body: Size,
@@ -90,11 +91,12 @@ pub enum Grant {
     ClientCredentials,
     AuthorizationCode,
     RefreshToken,
+    Password,
 }
 
 impl Grant {
-    /// All grants.
-    pub const ALL: [Self; 3] = [
+    /// Grants that are on where none are named.
+    pub const DEFAULT: [Self; 3] = [
         Self::ClientCredentials,
         Self::AuthorizationCode,
         Self::RefreshToken,
@@ -106,6 +108,7 @@ impl Grant {
             Self::ClientCredentials => "client_credentials",
             Self::AuthorizationCode => "authorization_code",
             Self::RefreshToken => "refresh_token",
+            Self::Password => "password",
         }
     }
 }
@@ -116,7 +119,7 @@ impl Default for OAuthSurface {
             issuer: None,
             prefix: "/oauth".to_owned(),
             paths: Paths::default(),
-            grants: Grant::ALL.to_vec(),
+            grants: Grant::DEFAULT.to_vec(),
             max_body: Size::kib(64),
             errors: ErrorFormat::default(),
             forward_client_address: false,

@@ -21,6 +21,7 @@ mod listeners;
 mod metrics_and_log;
 mod oauth;
 mod opaque;
+mod password;
 mod proxying;
 mod refresh;
 mod refusals;
