@@ -5,6 +5,7 @@
 
 mod adversary;
 mod architecture;
+mod assertions;
 mod balancing;
 mod command;
 mod differential;
