@@ -79,6 +79,9 @@ pub struct OAuthCache {
     pub reuse: Percent,
     /// Never is a token given that has less left than this.
     pub min_remaining: Dur,
+    /// Where the issuer says with a token that less than this share of one of its quotas is left, that token is reused
+    /// until `min_remaining`, whatever `reuse` says. Absent: quotas make no difference.
+    pub quota_low: Option<Percent>,
 }
 
 /// A grant of RFC 6749.
@@ -136,6 +139,7 @@ impl Default for OAuthCache {
             max_entries: 10_000,
             reuse: Percent(80.0),
             min_remaining: Dur::secs(60),
+            quota_low: None,
         }
     }
 }
