@@ -22,7 +22,8 @@ pub struct OAuthSurface {
     pub prefix: String,
     /// Paths of endpoints that are not where `prefix` puts them.
     pub paths: Paths,
-    /// Grants that clients may use.
+    /// Grants that clients may use. `"password"` shows users' passwords to clients and to the gateway; it is on only where
+    /// it is named.
     pub grants: Vec<Grant>,
     /// Size of a request body at most; larger: 413.
     pub max_body: Size,
@@ -105,6 +106,9 @@ pub struct OAuthCache {
     pub reuse: Percent,
     /// Never is a token given that has less left than this.
     pub min_remaining: Dur,
+    /// Where the issuer says with a token that less than this share of one of its quotas is left, that token is reused
+    /// until `min_remaining`, whatever `reuse` says. Absent: quotas make no difference.
+    pub quota_low: Option<Percent>,
 }
 
 /// A grant of RFC 6749.
@@ -117,11 +121,12 @@ pub enum Grant {
     ClientCredentials,
     AuthorizationCode,
     RefreshToken,
+    Password,
 }
 
 impl Grant {
-    /// All grants.
-    pub const ALL: [Self; 3] = [
+    /// Grants that are on where none are named.
+    pub const DEFAULT: [Self; 3] = [
         Self::ClientCredentials,
         Self::AuthorizationCode,
         Self::RefreshToken,
@@ -133,6 +138,7 @@ impl Grant {
             Self::ClientCredentials => "client_credentials",
             Self::AuthorizationCode => "authorization_code",
             Self::RefreshToken => "refresh_token",
+            Self::Password => "password",
         }
     }
 }
@@ -155,7 +161,7 @@ impl Default for OAuthSurface {
             issuer: None,
             prefix: "/oauth".to_owned(),
             paths: Paths::default(),
-            grants: Grant::ALL.to_vec(),
+            grants: Grant::DEFAULT.to_vec(),
             max_body: Size::kib(64),
             errors: ErrorFormat::default(),
             forward_client_address: false,
@@ -173,6 +179,7 @@ impl Default for OAuthCache {
             max_entries: 10_000,
             reuse: Percent(80.0),
             min_remaining: Dur::secs(60),
+            quota_low: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod algorithm;
 mod answer;
+mod assertion;
 mod claims;
 mod client;
 mod directory;
@@ -41,6 +42,7 @@ use keys::KeyRing;
 use state::Issuer;
 
 pub use algorithm::Algorithm;
+pub use assertion::ClientKey;
 pub use fault::{Endpoint, Fault};
 pub use keys::KeyChoice;
 pub use options::{

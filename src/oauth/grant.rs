@@ -12,6 +12,8 @@ pub enum Grant {
     AuthorizationCode,
     /// A refresh token (RFC 6749 §6).
     RefreshToken,
+    /// The name and password of a user (RFC 6749 §4.3), for clients that cannot do better.
+    Password,
 }
 
 /// The metric label of a request whose grant is none of [`Grant::ALL`].
@@ -19,10 +21,11 @@ pub const UNKNOWN_GRANT: &str = "unknown";
 
 impl Grant {
     /// Every grant, for labels that are resolved ahead.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::ClientCredentials,
         Self::AuthorizationCode,
         Self::RefreshToken,
+        Self::Password,
     ];
 
     /// The name in `grant_type`, in the configuration and in labels.
@@ -32,6 +35,7 @@ impl Grant {
             Self::ClientCredentials => "client_credentials",
             Self::AuthorizationCode => "authorization_code",
             Self::RefreshToken => "refresh_token",
+            Self::Password => "password",
         }
     }
 
@@ -50,6 +54,7 @@ impl Grant {
             Self::ClientCredentials => &[],
             Self::AuthorizationCode => &["code"],
             Self::RefreshToken => &["refresh_token"],
+            Self::Password => &["username", "password"],
         }
     }
 
@@ -58,7 +63,7 @@ impl Grant {
     pub const fn open_to_public_clients(self) -> bool {
         match self {
             Self::ClientCredentials => false,
-            Self::AuthorizationCode | Self::RefreshToken => true,
+            Self::AuthorizationCode | Self::RefreshToken | Self::Password => true,
         }
     }
 }

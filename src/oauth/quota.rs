@@ -68,6 +68,19 @@ impl Quotas {
     }
 }
 
+/// Whether these headers of a reply tell of a quota of which less than this share is left.
+pub(super) fn is_low(headers: &HeaderMap, share: f64) -> bool {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "no quota is so large that the difference matters"
+    )]
+    let low = |quota: Quota| {
+        let limit = quota.limit.filter(|limit| *limit > 0);
+        limit.is_some_and(|limit| (quota.remaining as f64) < share * limit as f64)
+    };
+    read(headers).into_iter().any(low)
+}
+
 /// The quotas in the headers of a reply; what cannot be read is left out.
 fn read(headers: &HeaderMap) -> Vec<Quota> {
     let text = |name: &str| headers.get(name)?.to_str().ok();
@@ -154,6 +167,28 @@ mod tests {
             ]),
             [("client_per_day", 1, -1), ("organization_per_hour", 3, 9)]
         );
+    }
+
+    #[test]
+    fn what_is_low() {
+        const CLIENT: HeaderName = HeaderName::from_static("auth0-client-quota-limit");
+        // header, share, expected
+        let rows = [
+            ("b=per_hour;q=10;r=2", 0.2, false),
+            ("b=per_hour;q=10;r=1", 0.2, true),
+            ("b=per_hour;q=10;r=0", 0.2, true),
+            ("b=per_hour;q=10;r=9,b=per_day;q=100;r=5", 0.2, true),
+            ("b=per_hour;q=10;r=9", 1.0, true),
+            ("b=per_hour;q=10;r=10", 1.0, false),
+            ("b=per_hour;r=0", 0.2, false),
+            ("b=per_hour;q=0;r=0", 0.2, false),
+            ("nonsense", 0.2, false),
+        ];
+        for (header, share, expected) in rows {
+            let map = HeaderMap::from_iter([(CLIENT, HeaderValue::from_static(header))]);
+            assert_eq!(is_low(&map, share), expected, "{header} {share}");
+        }
+        assert!(!is_low(&HeaderMap::new(), 1.0));
     }
 
     #[test]

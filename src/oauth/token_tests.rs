@@ -49,7 +49,7 @@ fn decided(content_type: &str, body: &str) -> Result<Grant, OAuthError> {
 
 #[test]
 fn grants_and_their_parameters() {
-    use Grant::{AuthorizationCode, ClientCredentials, RefreshToken};
+    use Grant::{AuthorizationCode, ClientCredentials, Password, RefreshToken};
     let missing = |name| Err(OAuthError::MissingParameter(name));
     let rows = [
         (
@@ -104,6 +104,19 @@ fn grants_and_their_parameters() {
         ("", missing("grant_type")),
         (
             "grant_type=password&username=u&password=p&client_id=i",
+            Ok(Password),
+        ),
+        (
+            "grant_type=password&username=u&password=p&client_id=i&client_secret=s",
+            Ok(Password),
+        ),
+        (
+            "grant_type=password&username=u&password=&client_id=i",
+            missing("password"),
+        ),
+        ("grant_type=password&client_id=i", missing("username")),
+        (
+            "grant_type=passwords&username=u&password=p&client_id=i",
             Err(OAuthError::UnsupportedGrant),
         ),
         (
@@ -140,7 +153,7 @@ fn a_grant_that_the_surface_does_not_have() {
     let refusal = decide(&surface, &head, b"grant_type=client_credentials").unwrap_err();
     assert_eq!(refusal.error, OAuthError::UnsupportedGrant);
     assert_eq!(refusal.grant, Some(Grant::ClientCredentials));
-    assert_eq!("password".parse::<Grant>(), Err(grant::UnknownGrant));
+    assert_eq!("implicit".parse::<Grant>(), Err(grant::UnknownGrant));
     for grant in Grant::ALL {
         assert_eq!(grant.as_str().parse(), Ok(grant));
     }
@@ -384,7 +397,7 @@ async fn refusals_do_not_ask_the_issuer() {
     let rows = [
         (
             FORM,
-            "grant_type=password",
+            "grant_type=implicit",
             400,
             "unsupported_grant_type",
             "unknown",

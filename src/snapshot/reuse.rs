@@ -38,6 +38,12 @@ fn of(
         let text = "only tokens of the grant client_credentials are reused, which is not enabled";
         mistakes.push(Mistake::value(at.key("enabled"), text));
     }
+    let quota_low = cache.quota_low.map(config::Percent::fraction);
+    if quota_low.is_some_and(|share| share <= 0.0) {
+        let text = "no quota is ever lower than that";
+        let mistake = Mistake::value(at.key("quota_low"), text);
+        mistakes.push(mistake.hint("write \"20%\", or remove it to take no notice of quotas"));
+    }
     if before != mistakes.len() {
         return None;
     }
@@ -49,6 +55,7 @@ fn of(
             // Whole seconds, as lifetimes are.
             min_remaining: least.as_secs() + u64::from(least.subsec_nanos() > 0),
         },
+        quota_low,
     };
     let mut previous = env.previous.iter().flat_map(|before| &before.reuse);
     let same = |reuse: &&Arc<Reuse>| reuse.surface() == name && reuse.settings() == settings;

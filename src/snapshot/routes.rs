@@ -150,6 +150,7 @@ fn mounted(
         config::Grant::ClientCredentials => Grant::ClientCredentials,
         config::Grant::AuthorizationCode => Grant::AuthorizationCode,
         config::Grant::RefreshToken => Grant::RefreshToken,
+        config::Grant::Password => Grant::Password,
     };
     let errors = match surface.errors {
         config::ErrorFormat::OAuth => ErrorFormat::OAuth,

@@ -5,6 +5,7 @@
 
 mod adversary;
 mod architecture;
+mod assertions;
 mod balancing;
 mod command;
 mod differential;
@@ -23,6 +24,7 @@ mod listeners;
 mod metrics_and_log;
 mod oauth;
 mod opaque;
+mod password;
 mod proxying;
 mod refresh;
 mod refusals;

@@ -523,7 +523,7 @@ async fn requests_that_no_issuer_could_grant_are_refused_here() {
             form("grant_type=password&client_id=a&username=u&password=p"),
             400,
             unsupported,
-            "unknown",
+            "password",
         ),
         (
             "the implicit grant",

@@ -4,7 +4,7 @@ use crate::harness::{CONFIG, Reply, Request, World, eventually, request, with_li
 use crate::revocation::{asks, revoke};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use bonterra_gateway::demo::auth::{AuthOptions, Client, Endpoint, Fault};
+use bonterra_gateway::demo::auth::{AuthOptions, Client, ClientQuota, Endpoint, Fault};
 use bonterra_gateway::snapshot::compile;
 use bonterra_gateway::{app, config};
 use bytes::Bytes;
@@ -260,6 +260,33 @@ async fn a_throttled_client_is_kept_from_the_issuer() {
     assert_eq!(world.auth.counts().token, 3);
 }
 
+/// Where it is asked for, what is bought of the last of a quota is made to last.
+#[tokio::test]
+async fn a_token_that_leaves_little_of_a_quota_is_reused_for_longer() {
+    let adaptive = config().replace("enabled = true", "enabled = true\nquota_low = \"20%\"");
+    // configuration, tokens that the client may buy, how many it has bought in the end
+    for (config, quota, bought) in [(&config(), 1, 2), (&adaptive, 1, 1), (&adaptive, 9, 2)] {
+        let world = World::with(config).await;
+        let quota = ClientQuota {
+            per_day: Some(quota + 1),
+            ..ClientQuota::default()
+        };
+        world.auth.set_client_quota("demo-client", Some(quota));
+        let other = [&MACHINE[..], &[("x", "1")]].concat();
+        token(&world.post("/oauth/token").form(&other).send().await);
+        token(&world.machine().send().await);
+        assert_eq!(world.auth.counts().token, 2);
+        // More than the share that is reused always, less than there is.
+        world
+            .gateway
+            .app
+            .clock()
+            .advance(Duration::from_secs(72_000));
+        world.machine().send().await;
+        assert_eq!(world.auth.counts().token, bought + 1, "{quota:?}");
+    }
+}
+
 #[tokio::test]
 async fn failures_of_the_issuer_are_not_remembered() {
     let world = World::with(&config()).await;
@@ -410,6 +437,7 @@ fn mistakes_have_a_place_and_a_hint() {
         ("reuse = \"101%\"", "not between 0% and 100%", ""),
         ("min_remaining = 60", "expected", "write \"60s\""),
         ("min_left = \"60s\"", "min_left", ""),
+        ("quota_low = \"0%\"", "no quota is ever lower", "20%"),
     ] {
         let text = told(lines).unwrap_or_else(|| panic!("{lines} is fine"));
         assert!(

@@ -1,4 +1,4 @@
-//! Who asks: client authentication by Basic and post (RFC 6749 §2.3.1).
+//! Who asks: client authentication by Basic and post (RFC 6749 §2.3.1), and by an assertion ([`super::assertion`]).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,6 +7,7 @@ use http::header::AUTHORIZATION;
 use percent_encoding::percent_decode_str;
 
 use super::answer::{Params, Received, Refusal};
+use super::assertion;
 use super::fault::Endpoint;
 use super::options::Client;
 use super::state::Issuer;
@@ -16,8 +17,15 @@ const BASIC_CHALLENGE: &str = r#"Basic realm="Bonterra Auth""#;
 /// What a request says of its client, by one method.
 struct Credentials {
     id: String,
-    secret: Option<String>,
+    proof: Proof,
     basic: bool,
+}
+
+/// By what a client proves itself.
+enum Proof {
+    None,
+    Secret(String),
+    Assertion(String),
 }
 
 impl Issuer {
@@ -28,13 +36,16 @@ impl Issuer {
         params: &Params,
     ) -> Result<&Client, Refusal> {
         let credentials = Credentials::of(request, params)?;
-        let client = self
-            .client(&credentials.id)
-            .filter(|client| match &client.secret {
-                Some(secret) => credentials.secret.as_ref() == Some(secret),
-                None => true,
-            });
-        client.ok_or_else(|| {
+        let client = self.client(&credentials.id);
+        if let (Some(client), Proof::Assertion(assertion)) = (client, &credentials.proof) {
+            return self.asserted(client, assertion).map(|()| client);
+        }
+        let proven = |client: &&Client| match (&client.secret, &credentials.proof) {
+            (Some(secret), Proof::Secret(given)) => secret == given,
+            (Some(_), _) => false,
+            (None, _) => client.is_public(),
+        };
+        client.filter(proven).ok_or_else(|| {
             let mut refusal =
                 Refusal::new(StatusCode::UNAUTHORIZED, "access_denied", "Unauthorized");
             refusal.challenge = credentials.basic.then_some(BASIC_CHALLENGE);
@@ -70,6 +81,10 @@ impl Issuer {
 impl Credentials {
     fn of(request: &Received, params: &Params) -> Result<Self, Refusal> {
         let (id, secret) = (params.get("client_id"), params.get("client_secret"));
+        if let Some(assertion) = params.get("client_assertion") {
+            let several = secret.is_some() || request.headers().contains_key(AUTHORIZATION);
+            return Self::by_assertion(id, assertion, several, params);
+        }
         match request.headers().contains_key(AUTHORIZATION) {
             true => {
                 let basic = request
@@ -99,13 +114,37 @@ impl Credentials {
                         "Missing client_id",
                     )
                 })?;
+                let secret = secret.map(str::to_owned);
                 Ok(Self {
                     id: id.to_owned(),
-                    secret: secret.map(str::to_owned),
+                    proof: secret.map_or(Proof::None, Proof::Secret),
                     basic: false,
                 })
             }
         }
+    }
+
+    /// The assertion names the client, in `sub`; `client_id` beside it is optional (RFC 7521 §4.2).
+    fn by_assertion(
+        id: Option<&str>,
+        assertion: &str,
+        several: bool,
+        params: &Params,
+    ) -> Result<Self, Refusal> {
+        let subject = assertion::subject(assertion);
+        if several || id.is_some_and(|id| subject.as_deref().is_some_and(|subject| subject != id)) {
+            let text = "More than one way of client authentication";
+            return Err(Refusal::invalid_request(text.to_owned()));
+        }
+        if params.get("client_assertion_type") != Some(assertion::KIND) {
+            let text = "Unknown client_assertion_type";
+            return Err(Refusal::invalid_request(text.to_owned()));
+        }
+        Ok(Self {
+            id: subject.ok_or_else(assertion::refused)?,
+            proof: Proof::Assertion(assertion.to_owned()),
+            basic: false,
+        })
     }
 
     fn basic(header: &str) -> Option<Self> {
@@ -117,7 +156,7 @@ impl Credentials {
         let (id, secret) = decoded.split_once(':')?;
         Some(Self {
             id: form_decode(id)?,
-            secret: Some(form_decode(secret)?),
+            proof: Proof::Secret(form_decode(secret)?),
             basic: true,
         })
     }

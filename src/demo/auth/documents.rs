@@ -10,7 +10,9 @@ use super::algorithm::Algorithm;
 use super::answer::{Received, Refusal, private_json, public_json};
 use super::claims::{AUTH_ID, IS_GRANTS, now};
 use super::directory::Person;
+use super::options::OPENID_SCOPES;
 use super::state::{Issuer, State};
+use super::token::GRANTS;
 
 impl Issuer {
     /// The discovery document (OpenID Connect Discovery §3, RFC 8414).
@@ -28,11 +30,12 @@ impl Issuer {
             "jwks_uri": url(".well-known/jwks.json"),
             "revocation_endpoint": url("oauth/revoke"),
             "introspection_endpoint": url("oauth/introspect"),
-            "scopes_supported": ["openid", "profile", "email", "offline_access"],
+            "scopes_supported": OPENID_SCOPES,
             "response_types_supported": ["code"],
-            "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
+            "grant_types_supported": GRANTS,
             "code_challenge_methods_supported": ["S256"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"],
+            "token_endpoint_auth_signing_alg_values_supported": ["RS256", "ES256"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": algorithms,
             "claims_supported": ["aud", "email", "exp", "iat", "iss", "name", "sub", AUTH_ID, IS_GRANTS],

@@ -75,7 +75,7 @@ pub(super) struct KeyRing {
 // === impl SigningKey ===
 
 impl SigningKey {
-    fn make(kid: String, algorithm: Algorithm, slot: usize) -> io::Result<Self> {
+    pub(super) fn make(kid: String, algorithm: Algorithm, slot: usize) -> io::Result<Self> {
         let failed = |_| io::Error::other("the simulated issuer could not make a key");
         let pair = match algorithm {
             Algorithm::ES256 => Pair::Ec(
@@ -143,7 +143,7 @@ impl SigningKey {
     }
 
     /// The public key as the issuer publishes it (RFC 7517).
-    fn jwk(&self) -> Value {
+    pub(super) fn jwk(&self) -> Value {
         let base64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         // There is no certificate to take a thumbprint of; the public key's own has the same shape.
         let x5t =

@@ -9,8 +9,8 @@ use super::answer::{Params, Received, private, with_type};
 use super::options::Client;
 use super::state::{Code, Grant, Issuer, Login};
 
-const OPENID_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
-const DEFAULT_SCOPE: &str = "openid profile email";
+/// What a user reads who could be anybody.
+pub(super) const WRONG_PASSWORD: &str = "Wrong email or password.";
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 const PAGE: &str = include_str!("login.html");
 
@@ -81,7 +81,7 @@ impl Issuer {
             params.get("code_challenge_method"),
         ) {
             (Some(_), Some("S256")) => {}
-            (None, None) if client.secret.is_some() => {}
+            (None, None) if !client.is_public() => {}
             (None, None) => {
                 return fail(
                     "invalid_request",
@@ -99,20 +99,12 @@ impl Issuer {
             error: refusal.error,
             description: refusal.description,
         })?;
-        let known = |scope: &str| {
-            OPENID_SCOPES.contains(&scope) || client.scope.iter().any(|own| own == scope)
-        };
-        let scope = params.get("scope").unwrap_or(DEFAULT_SCOPE);
         Ok(Login {
             client: client.id.clone(),
             redirect_uri: redirect_uri.to_owned(),
             state: params.get("state").map(str::to_owned),
             challenge: params.get("code_challenge").map(str::to_owned),
-            scope: scope
-                .split(' ')
-                .filter(|scope| known(scope))
-                .map(str::to_owned)
-                .collect(),
+            scope: client.user_scope(params.get("scope")),
             audience: audience.to_owned(),
             nonce: params.get("nonce").map(str::to_owned),
         })
@@ -143,12 +135,7 @@ impl Issuer {
         );
         let user = self.state().directory.log_in(email, password);
         let Some(user) = user else {
-            return self.login_page(
-                StatusCode::UNAUTHORIZED,
-                &login,
-                handle,
-                "Wrong email or password.",
-            );
+            return self.login_page(StatusCode::UNAUTHORIZED, &login, handle, WRONG_PASSWORD);
         };
         let Login {
             client,

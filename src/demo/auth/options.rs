@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::algorithm::Algorithm;
 
 /// The API that tokens are for unless said otherwise.
@@ -14,7 +16,7 @@ pub const MACHINE_CLIENT: &str = "demo-client";
 pub const MACHINE_SECRET: &str = "demo-secret";
 /// The public web client: `authorization_code` with PKCE, `refresh_token`.
 pub const WEB_CLIENT: &str = "demo-web";
-/// The second confidential client: all three grants.
+/// The second confidential client: every grant.
 pub const BACKEND_CLIENT: &str = "demo-backend";
 /// The second confidential client's secret.
 pub const BACKEND_SECRET: &str = "backend-secret";
@@ -24,6 +26,10 @@ pub const MANAGEMENT_CLIENT: &str = "demo-management";
 pub const MANAGEMENT_SECRET: &str = "management-secret";
 /// Where the web client of the demo is called back.
 pub const REDIRECT_URI: &str = "http://127.0.0.1:8080/public/callback";
+
+/// Scopes that every client may ask a user for.
+pub(super) const OPENID_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+const DEFAULT_SCOPE: &str = "openid profile email";
 
 /// How the simulated issuer behaves. `AuthOptions::default()` serves the demo; change what a test needs.
 #[derive(Clone, Debug)]
@@ -60,8 +66,10 @@ pub struct AuthOptions {
 pub struct Client {
     /// `client_id`.
     pub id: String,
-    /// `None` for a public client.
+    /// `None` for a public client, and for one with a key.
     pub secret: Option<String>,
+    /// Its public key as a JWK, RSA or P-256: it proves itself by `private_key_jwt` (RFC 7523) and in no other way.
+    pub key: Option<Value>,
     /// The grants it may use.
     pub grants: Vec<String>,
     /// Scopes of the API: what `client_credentials` gives, and what users may be asked for beside the OpenID ones.
@@ -122,6 +130,7 @@ fn demo_clients() -> Vec<Client> {
     let machine = Client {
         id: MACHINE_CLIENT.to_owned(),
         secret: Some(MACHINE_SECRET.to_owned()),
+        key: None,
         grants: words("client_credentials"),
         scope: words("read:grants write:grants read:profile"),
         management_scope: Vec::new(),
@@ -141,7 +150,7 @@ fn demo_clients() -> Vec<Client> {
     let backend = Client {
         id: BACKEND_CLIENT.to_owned(),
         secret: Some(BACKEND_SECRET.to_owned()),
-        grants: words("client_credentials authorization_code refresh_token"),
+        grants: words("client_credentials authorization_code refresh_token password"),
         redirect_uris: words(REDIRECT_URI),
         any_loopback_redirect: true,
         auth_id: "7c9e2b64-1d0f-4e5a-8b7c-3a2f1e0d9c8b".to_owned(),
@@ -195,6 +204,20 @@ impl Client {
         self.grants.iter().any(|allowed| allowed == grant)
     }
 
+    /// Whether it has nothing to prove itself with.
+    pub fn is_public(&self) -> bool {
+        self.secret.is_none() && self.key.is_none()
+    }
+
+    /// What a user lets it do who is asked for `scope`: as far as that is known.
+    pub(super) fn user_scope(&self, scope: Option<&str>) -> Vec<String> {
+        let known = |scope: &&str| {
+            OPENID_SCOPES.contains(scope) || self.scope.iter().any(|own| own == scope)
+        };
+        let scope = scope.unwrap_or(DEFAULT_SCOPE).split(' ');
+        scope.filter(known).map(str::to_owned).collect()
+    }
+
     /// Whether it may be called back there (RFC 8252 §7.3 for loopback).
     pub fn may_redirect_to(&self, uri: &str) -> bool {
         self.redirect_uris.iter().any(|known| known == uri)
@@ -206,7 +229,7 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("id", &self.id)
-            .field("public", &self.secret.is_none())
+            .field("public", &self.is_public())
             .finish_non_exhaustive()
     }
 }

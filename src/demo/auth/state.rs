@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::assertion::Assertions;
 use super::directory::{Directory, Person};
 use super::events::EventLog;
 use super::fault::{Endpoint, Faults};
@@ -47,6 +48,7 @@ pub(super) struct State {
     pub(super) jwks_document: Option<Value>,
     pub(super) jwks_cache_control: String,
     pub(super) grants: Grants,
+    pub(super) assertions: Assertions,
     pub(super) directory: Directory,
     pub(super) events: EventLog,
     pub(super) meter: Meter,
@@ -129,6 +131,7 @@ impl Issuer {
             jwks_document: None,
             jwks_cache_control: options.jwks_cache_control.clone(),
             grants: Grants::default(),
+            assertions: Assertions::default(),
             directory: Directory::new(&options.users, options.directory_size),
             events: EventLog::new(options.event_connection_life),
             meter,
@@ -216,11 +219,11 @@ impl Grants {
         Some(issued.code.clone())
     }
 
-    /// The first refresh token of a new family, which hangs on `code`.
-    pub(super) fn found(&mut self, grant: Grant, code: &str) -> io::Result<String> {
+    /// The first refresh token of a new family, which hangs on `code` if there was one.
+    pub(super) fn found(&mut self, grant: Grant, code: Option<&str>) -> io::Result<String> {
         self.last_family += 1;
         self.families.insert(self.last_family, grant);
-        if let Some(issued) = self.codes.get_mut(code) {
+        if let Some(issued) = code.and_then(|code| self.codes.get_mut(code)) {
             issued.family = Some(self.last_family);
         }
         self.member(self.last_family)

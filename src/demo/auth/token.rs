@@ -10,9 +10,17 @@ use super::super::body::Body;
 use super::answer::{Params, Received, Refusal, private, private_json, with_type};
 use super::claims::since_1970;
 use super::keys::{KeyChoice, Signer};
+use super::login::WRONG_PASSWORD;
 use super::options::Client;
 use super::state::{ExpiresIn, Grant, Issuer};
 
+/// Grants that some client may use.
+pub(super) const GRANTS: [&str; 4] = [
+    "authorization_code",
+    "client_credentials",
+    "refresh_token",
+    "password",
+];
 const BAD_REFRESH_TOKEN: &str = "Unknown or invalid refresh token.";
 const CLIENT_GRANT_TYPES: &str = "https://auth0.com/docs/clients/client-grant-types";
 
@@ -34,7 +42,7 @@ impl Issuer {
         let params = request.params()?;
         let client = self.authenticate(request, &params)?;
         let grant = params.require("grant_type")?;
-        if !["client_credentials", "authorization_code", "refresh_token"].contains(&grant) {
+        if !GRANTS.contains(&grant) {
             let description = format!("Unsupported grant type: {grant}");
             return Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
@@ -52,6 +60,7 @@ impl Issuer {
         let reply = match grant {
             "client_credentials" => return self.client_credentials(client, &params),
             "authorization_code" => self.authorization_code(client, &params),
+            "password" => self.password(client, &params),
             _ => self.refresh_token(client, &params),
         };
         Ok((reply?, HeaderMap::new()))
@@ -125,17 +134,38 @@ impl Issuer {
         if !proves(params.get("code_verifier"), code.challenge.as_deref()) {
             return Err(Refusal::invalid_grant("Failed to verify code verifier"));
         }
-        let offline = code
-            .grant
-            .scope
-            .iter()
-            .any(|scope| scope == "offline_access")
-            && client.allows("refresh_token");
-        let refresh_token = match offline {
-            true => Some(self.state().grants.found(code.grant.clone(), text)?),
+        self.first_tokens(client, &code.grant, Some(text))
+    }
+
+    /// Of a user who has told the client his password (RFC 6749 §4.3).
+    fn password(&self, client: &Client, params: &Params) -> Result<Value, Refusal> {
+        let (email, password) = (params.require("username")?, params.require("password")?);
+        let audience = self.audience(params)?.to_owned();
+        let user = self.state().directory.log_in(email, password);
+        let user = user.ok_or_else(|| Refusal::invalid_grant(WRONG_PASSWORD))?;
+        let grant = Grant {
+            client: client.id.clone(),
+            user,
+            scope: client.user_scope(params.get("scope")),
+            audience,
+            nonce: None,
+        };
+        self.first_tokens(client, &grant, None)
+    }
+
+    /// The tokens of a new session, which hangs on `code` if it came of one.
+    fn first_tokens(
+        &self,
+        client: &Client,
+        grant: &Grant,
+        code: Option<&str>,
+    ) -> Result<Value, Refusal> {
+        let asked = grant.scope.iter().any(|scope| scope == "offline_access");
+        let refresh_token = match asked && client.allows("refresh_token") {
+            true => Some(self.state().grants.found(grant.clone(), code)?),
             false => None,
         };
-        self.user_tokens(&code.grant, &code.grant.scope, refresh_token)
+        self.user_tokens(grant, &grant.scope, refresh_token)
     }
 
     fn refresh_token(&self, client: &Client, params: &Params) -> Result<Value, Refusal> {

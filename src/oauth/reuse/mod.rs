@@ -14,10 +14,12 @@
 mod counters;
 mod kept;
 mod refusal;
+mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use kept::Rules;
+pub use settings::Settings;
 
 use bytes::Bytes;
 use http::Response;
@@ -50,15 +52,6 @@ const MAX_OPEN: usize = 1024;
 
 /// How long it is remembered that equal requests get answers that they cannot share.
 const ALONE_FOR: Duration = Duration::from_secs(60);
-
-/// How much is kept and for how long: `[oauth.*.cache]`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Settings {
-    /// Tokens at most; refusals as many again, twice.
-    pub max_entries: u64,
-    /// How long a token is given again.
-    pub rules: Rules,
-}
 
 /// What one surface gives again. Has no telling `Debug`: it holds tokens.
 pub struct Reuse {
@@ -314,7 +307,7 @@ impl Reuse {
             return true;
         };
         if *outcome == Outcome::Issued {
-            let rules = self.settings.rules;
+            let rules = self.settings.rules_with(response.headers());
             match kept::read(response.body(), asked, rules, fastrand::f64()) {
                 Reading::Keep(kept) => {
                     let published = issuer.keys.current(asked.wall);

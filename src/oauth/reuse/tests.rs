@@ -41,6 +41,7 @@ impl Lab {
                 share: 0.8,
                 min_remaining: 60,
             },
+            quota_low: Some(0.2),
         };
         let reuse = Reuse::new(&name, settings, clock.clone(), &metrics).unwrap();
         let reuse = Arc::new(reuse);
@@ -130,6 +131,30 @@ async fn one_token_for_its_time() {
     lab.clock.set_back(Duration::from_secs(1000));
     assert_eq!(lab.outcome(RIGHT).await, ("issued", 3));
     assert_eq!(lab.outcome(WRONG).await.1, 4, "another secret, another key");
+}
+
+/// Of ten, two are a fifth, which is not below it.
+#[tokio::test]
+async fn when_a_quota_is_low_a_token_lasts_longer() {
+    for (left, asked) in [(2, 2), (1, 1), (0, 1)] {
+        let length = TOKEN.len();
+        let quota = format!("b=per_hour;q=10;r={left};t=9");
+        let lab = Lab::start(Act::Raw(format!(
+            "HTTP/1.1 200 X\r\nAuth0-Client-Quota-Limit: {quota}\r\nContent-Length: {length}\r\n\r\n{TOKEN}"
+        )))
+        .await;
+        lab.ask(RIGHT).await;
+        // Four fifths are over, and not nine tenths of all that may be.
+        lab.clock.advance(Duration::from_secs(72_000));
+        assert_eq!(lab.outcome(RIGHT).await.1, asked, "{left} left");
+        // Never with less left than it has to have.
+        lab.clock.advance(Duration::from_secs(86_400 - 72_000 - 59));
+        assert_eq!(
+            lab.outcome(RIGHT).await.1,
+            asked + usize::from(left < 2),
+            "{left} left"
+        );
+    }
 }
 
 #[tokio::test]
