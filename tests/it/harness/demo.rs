@@ -3,6 +3,7 @@
 use super::eventually;
 use super::program::{Running, program};
 use std::net::SocketAddr;
+use tempfile::TempDir;
 
 /// The demo as it runs, with what it printed.
 pub struct Demo {
@@ -10,12 +11,17 @@ pub struct Demo {
     pub gateway: SocketAddr,
     /// What is said of each command, and the command, continued lines included.
     pub commands: Vec<(String, String)>,
+    /// What a demo that is killed would leave in the folder for temporary files.
+    _temporary: TempDir,
 }
 
 impl Demo {
     /// The demo on a free port, all its commands printed.
     pub async fn start() -> Self {
-        let mut running = Running::start(program(&["demo", "--listen", "127.0.0.1:0"]));
+        let temporary = TempDir::new().expect("a folder");
+        let mut command = program(&["demo", "--listen", "127.0.0.1:0"]);
+        command.env("TMPDIR", temporary.path());
+        let mut running = Running::start(command);
         eventually("the demo has printed its commands", || {
             assert!(!running.has_ended(), "{}", running.stderr.text());
             let text = running.stdout.text();
@@ -35,6 +41,7 @@ impl Demo {
             gateway: gateway.parse().expect("an address"),
             commands: blocks.collect(),
             running,
+            _temporary: temporary,
         }
     }
 
