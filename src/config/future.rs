@@ -5,11 +5,11 @@ use super::path::{KeyPath, Segment};
 /// Table (`*` for any name or index) and its keys to come. A key leaves this list when its field arrives; a test
 /// holds that none is in both.
 const FUTURE: &[(&[&str], &[&str])] = &[
-    (&["store"], &["encryption_key_file", "on_failure"]),
+    (&["store"], &["on_failure"]),
     (&["issuer", "*"], &["revocation_endpoint"]),
     (
         &["oauth", "*"],
-        &["tokens", "refresh_window", "introspect_clients"],
+        &["refresh_window", "introspect_clients"],
     ),
     (&["oauth", "*", "paths"], &["revoke", "introspect"]),
     (&["upstream", "*"], &["token"]),

@@ -24,6 +24,10 @@ pub struct Store {
     /// How long a request waits for Redis at most. Then it goes by what this gateway has counted itself, and so do
     /// all others until Redis answers again, which is tried once a second.
     pub timeout: Dur,
+    /// A file with the key that tokens are sealed with before Redis gets them: 32 random bytes in base64, as
+    /// `openssl rand -base64 32` makes them, the same for all gateways. Required if a surface has `tokens = "opaque"`. With
+    /// another key all handles are worth nothing.
+    pub encryption_key_file: Option<PathBuf>,
 }
 
 impl Store {
@@ -45,6 +49,7 @@ impl Default for Store {
             url_file: None,
             url_env: None,
             timeout: Dur(Duration::from_millis(50)),
+            encryption_key_file: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::Arc;
 
+use super::handles::Handles;
 use super::quota::Quotas;
 use super::reuse::Reuse;
 use crate::keys::KeyStore;
@@ -32,6 +33,8 @@ pub struct TokenIssuer {
     pub keys: Arc<KeyStore>,
     /// The tokens that are given again, where they are.
     pub reuse: Option<Arc<Reuse>>,
+    /// What clients get in place of tokens, where they get no tokens.
+    pub handles: Option<Arc<Handles>>,
 }
 
 impl TokenIssuer {

@@ -2,9 +2,11 @@
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
+use serde_json::{Map, Value};
 
 use super::errors::OAuthError;
 use super::form::{Params, decode_form_text};
@@ -86,6 +88,27 @@ pub fn find(headers: &HeaderMap, params: &Params) -> Result<ClientAuth, OAuthErr
     } else {
         ClientAuth::Public
     })
+}
+
+/// Who the client says it is. Of an assertion, its subject (RFC 7523 §3): whether it is right is the
+/// issuer's to say. `None` if a client names itself nowhere.
+#[must_use]
+pub fn client_id(auth: &ClientAuth, params: &Params) -> Option<String> {
+    let given = || Some(params.get("client_id")?.expose().to_owned());
+    match auth {
+        ClientAuth::Basic(header) => basic_client_id(header).ok(),
+        ClientAuth::Post | ClientAuth::Public => given(),
+        ClientAuth::Assertion => {
+            let claims = params.get("client_assertion")?.expose().split('.').nth(1)?;
+            let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+            let claims: Map<String, Value> = serde_json::from_slice(&claims).ok()?;
+            let subject = claims.get("sub")?.as_str()?.to_owned();
+            match given() {
+                Some(given) if given != subject => None,
+                Some(_) | None => Some(subject),
+            }
+        }
+    }
 }
 
 /// The client id in a Basic credential, form-decoded (RFC 6749 §2.3.1).

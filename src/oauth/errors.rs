@@ -75,6 +75,16 @@ pub enum OAuthError {
     UnsupportedAuthorization,
     /// No client authentication where the grant needs one.
     NoClientAuthentication,
+    /// A handle that stands for nothing, or is somebody else's (RFC 6749 §5.2).
+    InvalidGrant,
+    /// An access handle that stands for nothing (RFC 6750 §3.1).
+    InvalidToken,
+    /// What handles are kept in does not answer.
+    StoreUnavailable,
+    /// There are as many handles as may be.
+    StoreFull,
+    /// Another request was exchanging the same handle, and got no answer.
+    RefreshFailed,
     /// The issuer's token endpoint is not known yet: its discovery document has not been read.
     IssuerUnknown,
     /// No connection to the issuer; nothing was sent.
@@ -114,17 +124,22 @@ impl OAuthError {
             | Self::UnsupportedResponseType
             | Self::SeveralTokens
             | Self::SeveralClientAuthentications
-            | Self::OtherClientId => StatusCode::BAD_REQUEST,
+            | Self::OtherClientId
+            | Self::InvalidGrant => StatusCode::BAD_REQUEST,
             Self::BadBasic
             | Self::UnsupportedAuthorization
             | Self::NoClientAuthentication
-            | Self::NoBearerToken => StatusCode::UNAUTHORIZED,
+            | Self::NoBearerToken
+            | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::IssuerUnreachable
             | Self::IssuerCut
             | Self::IssuerReplyTooLarge
             | Self::IssuerReplyUnusable => StatusCode::BAD_GATEWAY,
             Self::IssuerTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::IssuerUnknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::IssuerUnknown
+            | Self::StoreUnavailable
+            | Self::StoreFull
+            | Self::RefreshFailed => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -152,14 +167,18 @@ impl OAuthError {
             | Self::OtherClientId => "invalid_request",
             Self::UnsupportedGrant => "unsupported_grant_type",
             Self::UnsupportedResponseType => "unsupported_response_type",
-            Self::NoBearerToken => "invalid_token",
+            Self::InvalidGrant => "invalid_grant",
+            Self::NoBearerToken | Self::InvalidToken => "invalid_token",
             Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
                 "invalid_client"
             }
             Self::IssuerUnknown
             | Self::IssuerUnreachable
             | Self::IssuerTimeout
-            | Self::IssuerCut => "temporarily_unavailable",
+            | Self::IssuerCut
+            | Self::StoreUnavailable
+            | Self::StoreFull
+            | Self::RefreshFailed => "temporarily_unavailable",
             Self::IssuerReplyTooLarge | Self::IssuerReplyUnusable => "server_error",
         }
     }
@@ -215,6 +234,15 @@ impl OAuthError {
             Self::NoClientAuthentication => {
                 "this grant needs client authentication: Authorization header, client_secret or client_assertion"
             }
+            Self::InvalidGrant => "the refresh token is unknown, used already or somebody else's",
+            Self::InvalidToken => "the access token is unknown, expired or revoked",
+            Self::StoreUnavailable => {
+                "what tokens are kept in does not answer; this request has changed nothing that is known, try again"
+            }
+            Self::StoreFull => "there are more tokens than can be kept; try again later",
+            Self::RefreshFailed => {
+                "another request with this refresh token has failed a moment ago; nothing was sent for this one, try again"
+            }
             Self::IssuerUnknown => {
                 "the authorization server has not been reached yet; nothing was sent to it, try again"
             }
@@ -259,13 +287,16 @@ impl OAuthError {
             | Self::OtherClientId => Outcome::InvalidRequest,
             Self::UnsupportedGrant => Outcome::UnsupportedGrantType,
             Self::UnsupportedResponseType => Outcome::UnsupportedResponseType,
+            Self::InvalidGrant => Outcome::InvalidGrant,
+            Self::InvalidToken => Outcome::InvalidToken,
+            Self::StoreUnavailable | Self::StoreFull => Outcome::StoreUnavailable,
             Self::NoBearerToken => Outcome::MissingToken,
             Self::BadBasic | Self::UnsupportedAuthorization | Self::NoClientAuthentication => {
                 Outcome::InvalidClient
             }
             Self::IssuerUnknown | Self::IssuerUnreachable => Outcome::IssuerUnreachable,
             Self::IssuerTimeout => Outcome::IssuerTimeout,
-            Self::IssuerCut => Outcome::IssuerCut,
+            Self::IssuerCut | Self::RefreshFailed => Outcome::IssuerCut,
             Self::IssuerReplyTooLarge | Self::IssuerReplyUnusable => Outcome::IssuerBadReply,
         }
     }
@@ -280,12 +311,12 @@ impl OAuthError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         forbid_storing(headers);
         if self.status() == StatusCode::UNAUTHORIZED {
-            let scheme = if self == Self::NoBearerToken {
-                "Bearer"
-            } else {
-                "Basic"
+            let (scheme, error) = match self {
+                Self::NoBearerToken => ("Bearer", None),
+                Self::InvalidToken => ("Bearer", Some(self.code())),
+                _ => ("Basic", None),
             };
-            headers.insert(WWW_AUTHENTICATE, challenge(scheme, realm));
+            headers.insert(WWW_AUTHENTICATE, challenge(scheme, realm, error));
         }
         if self == Self::MethodNotAllowed {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
@@ -293,8 +324,9 @@ impl OAuthError {
         if self == Self::NotGet {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
-        if self == Self::IssuerUnknown {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let seconds = if self == Self::IssuerUnknown { "5" } else { "1" };
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         response
     }
@@ -335,12 +367,13 @@ pub(super) fn forbid_storing(headers: &mut HeaderMap) {
 }
 
 /// `Basic realm="…"`; characters that a quoted string cannot hold are left out.
-fn challenge(scheme: &'static str, realm: &str) -> HeaderValue {
+fn challenge(scheme: &'static str, realm: &str, error: Option<&str>) -> HeaderValue {
     let realm: String = realm
         .chars()
         .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
         .collect();
-    HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\""))
+    let error = error.map_or_else(String::new, |error| format!(", error=\"{error}\""));
+    HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\"{error}"))
         .unwrap_or_else(|_| HeaderValue::from_static(scheme))
 }
 

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! Beside it, [`authorize`] sends browsers on, [`userinfo`] asks as the caller does, and
-//! [`endpoint`] shows the issuer's own documents; [`envelope`] dresses errors.
+//! [`endpoint`] shows the issuer's own documents; [`envelope`] dresses errors; [`handles`] stand in for
+//! tokens where clients are to hold none.
 //!
-//! Everything but [`client`], [`reuse`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
+//! Everything but [`client`], [`handles`], [`reuse`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
 //! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
 
 pub mod authorize;
@@ -20,6 +21,7 @@ pub mod envelope;
 pub mod errors;
 pub mod form;
 pub mod grant;
+pub mod handles;
 pub mod quota;
 pub mod reply;
 pub mod reuse;
@@ -33,6 +35,7 @@ pub use endpoint::{Answer, Endpoint};
 pub use envelope::ErrorFormat;
 pub use errors::OAuthError;
 pub use grant::Grant;
+pub use handles::Handles;
 pub use quota::Quotas;
 pub use reply::Outcome;
 pub use reuse::Reuse;

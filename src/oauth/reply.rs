@@ -45,6 +45,12 @@ pub enum Outcome {
     UnsupportedResponseType,
     /// Refused here: no access token came.
     MissingToken,
+    /// Refused here: `invalid_grant`.
+    InvalidGrant,
+    /// Refused here: the access token is none.
+    InvalidToken,
+    /// What handles are kept in is away or full.
+    StoreUnavailable,
 }
 
 /// Headers of the issuer that concern the client: authentication, back-off, quota.
@@ -64,7 +70,7 @@ const MAX_LIFETIME: u64 = 1 << 53;
 
 impl Outcome {
     /// Every outcome, for labels that are resolved ahead.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Issued,
         Self::Reused,
         Self::RefusedByIssuer,
@@ -80,6 +86,9 @@ impl Outcome {
         Self::Answered,
         Self::UnsupportedResponseType,
         Self::MissingToken,
+        Self::InvalidGrant,
+        Self::InvalidToken,
+        Self::StoreUnavailable,
     ];
 
     /// The label.
@@ -101,6 +110,9 @@ impl Outcome {
             Self::Answered => "answered",
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::MissingToken => "missing_token",
+            Self::InvalidGrant => "invalid_grant",
+            Self::InvalidToken => "invalid_token",
+            Self::StoreUnavailable => "store_unavailable",
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct TokenReply {
 pub(super) type Answer = Result<(Response<Bytes>, reply::Outcome), OAuthError>;
 
 /// A token request that may go to the issuer. `Debug` shows no credential.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Forward {
     /// The grant asked for.
     pub grant: Grant,
@@ -97,9 +97,10 @@ pub async fn token(
         }
     };
     let grant = forward.grant.as_str();
-    let answer = match &issuer.reuse {
-        Some(reuse) => reuse.answer(issuer, &forward).await,
-        None => {
+    let answer = match (&issuer.handles, &issuer.reuse) {
+        (Some(handles), _) => handles.answer(issuer, &forward).await,
+        (None, Some(reuse)) => reuse.answer(issuer, &forward).await,
+        (None, None) => {
             let form = forward.params.to_form();
             ask(&surface.name, forward.grant, issuer, forward.headers, form).await
         }

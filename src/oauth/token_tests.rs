@@ -247,6 +247,7 @@ fn issuer(server: &Server) -> TokenIssuer {
         ),
         keys: key_store(),
         reuse: None,
+        handles: None,
     }
 }
 

@@ -56,7 +56,7 @@ pub fn credential(head: &Parts) -> Result<HeaderMap, OAuthError> {
 }
 
 /// The alphabet of a bearer token (RFC 6750 §2.1).
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     let allowed = |b: u8| {
         b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
     };

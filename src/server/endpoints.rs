@@ -1,7 +1,7 @@
 //! The rim of the OAuth surface's other endpoints: finds what they need in the snapshot, and counts
 //! the outcome.
 
-use super::{oauth, service};
+use super::{handles, oauth, service};
 use crate::identity::UnixSeconds;
 use crate::oauth::endpoint::NO_GRANT;
 use crate::oauth::userinfo::UserinfoIssuer;
@@ -71,7 +71,8 @@ async fn answer(
             request.redirect(at.ok_or(OAuthError::NoSuchEndpoint)?)
         }
         Endpoint::Userinfo => {
-            let credential = userinfo::credential(head)?;
+            let mut credential = userinfo::credential(head)?;
+            handles::swap(snapshot, mount, &mut credential).await?;
             let known = endpoints()?;
             let at = known.userinfo.as_ref();
             let issuer = UserinfoIssuer {

@@ -10,6 +10,7 @@ mod endpoints;
 pub mod head;
 mod http1;
 mod http2;
+mod handles;
 mod id;
 mod inherit;
 mod listen;

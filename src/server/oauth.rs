@@ -75,22 +75,27 @@ async fn ask(
     trace: Trace,
     client: Option<IpAddr>,
 ) -> TokenReply {
-    let endpoints = mount.provider.issuer.keys.endpoints();
-    let Some(token_endpoint) = endpoints.and_then(|endpoints| endpoints.token.clone()) else {
+    let Some(issuer) = issuer(mount, trace, client) else {
         let realm = &mount.surface.realm;
         tracing::warn!(surface = %mount.surface.name, "the issuer's token endpoint is not known yet");
         return refused(OAuthError::IssuerUnknown, realm);
     };
-    let issuer = TokenIssuer {
+    oauth::token(&mount.surface, &issuer, head, body).await
+}
+
+/// Whom a surface asks for tokens. `None` before the issuer's token endpoint is known.
+pub(super) fn issuer(mount: &Mount, trace: Trace, client: Option<IpAddr>) -> Option<TokenIssuer> {
+    let endpoints = mount.provider.issuer.keys.endpoints();
+    Some(TokenIssuer {
         outbound: mount.provider.outbound().clone(),
-        token_endpoint,
+        token_endpoint: endpoints?.token.clone()?,
         trace,
         client,
         quotas: mount.quotas.clone(),
         keys: Arc::clone(&mount.provider.issuer.keys),
         reuse: mount.reuse.clone(),
-    };
-    oauth::token(&mount.surface, &issuer, head, body).await
+        handles: mount.handles.clone(),
+    })
 }
 
 /// A refusal from before the grant is known.

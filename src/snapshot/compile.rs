@@ -1,7 +1,7 @@
 //! From the file to its meaning, or to every mistake in it.
 
 use super::{
-    Limits, Snapshot, internal_jwt, issuers, reuse, routes, telemetry, tls, traffic, upstreams,
+    Limits, Snapshot, handles, internal_jwt, issuers, reuse, routes, telemetry, tls, traffic, upstreams,
 };
 use crate::at;
 use crate::authn::Issuers;
@@ -69,7 +69,12 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let shared = traffic::store(&config, env, mistakes);
     let mut table = RouteTable::default();
     let reuse = reuse::build(&config, env, mistakes);
-    let mounts = routes::mount(&config, env, &providers, &reuse, &mut table, mistakes);
+    let handles = handles::build(&config, env, shared.as_ref(), mistakes);
+    let given = routes::Given {
+        reuse: &reuse,
+        handles: &handles,
+    };
+    let mounts = routes::mount(&config, env, &providers, given, &mut table, mistakes);
     let internal = internal_jwt::build(&config, env, mistakes);
     routes::build(
         &config, env, &providers, &upstreams, &internal, &mut table, mistakes,
@@ -106,6 +111,10 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         shared,
         internal,
         reuse,
+        opaque: mounts
+            .into_iter()
+            .filter(|mount| mount.handles.is_some())
+            .collect(),
         config,
     })
 }

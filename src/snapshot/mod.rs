@@ -6,6 +6,7 @@
 
 mod certificates;
 mod compile;
+mod handles;
 mod internal_jwt;
 mod issuer_rules;
 mod issuers;
@@ -34,7 +35,7 @@ use crate::identity::Clock;
 use crate::internal_jwt::Minter;
 use crate::keys::fetch;
 use crate::limit;
-use crate::oauth::{Endpoint, Quotas, Reuse, Surface};
+use crate::oauth::{Endpoint, Handles, Quotas, Reuse, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
@@ -92,6 +93,8 @@ pub struct Snapshot {
     pub internal: Internal,
     /// What each surface that reuses tokens gives again. Revocation forgets tokens there.
     pub reuse: Vec<Arc<Reuse>>,
+    /// The surfaces that give out handles in place of tokens.
+    pub opaque: Vec<Arc<Mount>>,
 }
 
 /// Limits and deadlines: `[server]`.
@@ -194,6 +197,8 @@ pub struct Mount {
     pub provider: Provider,
     /// The tokens that it gives again, if it does.
     pub reuse: Option<Arc<Reuse>>,
+    /// What its clients get in place of tokens, if they get none.
+    pub handles: Option<Arc<Handles>>,
     /// Where the issuer's quotas are shown.
     pub quotas: Quotas,
     /// Its metrics as a route.

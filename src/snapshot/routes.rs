@@ -6,7 +6,7 @@ use super::{Mount, Provider, Route, Target, opaque, rules, traffic};
 use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::internal_jwt::Minter;
-use crate::oauth::{Endpoint, ErrorFormat, Grant, Quotas, Reuse, Surface};
+use crate::oauth::{Endpoint, ErrorFormat, Grant, Handles, Quotas, Reuse, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
 use crate::route::{Methods, RouteError, RouteTable};
@@ -15,11 +15,20 @@ use std::sync::Arc;
 
 type Table = RouteTable<Target>;
 
+/// What surfaces give their clients, by the names of the surfaces.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    /// Tokens that are given again.
+    pub reuse: &'a [Arc<Reuse>],
+    /// Handles in place of tokens.
+    pub handles: &'a [Arc<Handles>],
+}
+
 pub(super) fn mount(
     config: &Config,
     env: &Env,
     providers: &[Provider],
-    reuse: &[Arc<Reuse>],
+    given: Given<'_>,
     table: &mut Table,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<Arc<Mount>> {
@@ -48,7 +57,7 @@ pub(super) fn mount(
         let (Some(provider), Some([token, authorize, userinfo])) = (provider, paths) else {
             continue;
         };
-        let mount = Arc::new(mounted(name, surface, provider, reuse, env));
+        let mount = Arc::new(mounted(name, surface, provider, given, env));
         let other = |endpoint| Target::Endpoint(Arc::clone(&mount), endpoint);
         let before = mistakes.len();
         for (path, target) in [
@@ -129,7 +138,7 @@ fn mounted(
     name: &str,
     surface: &config::OAuthSurface,
     provider: &Provider,
-    reuse: &[Arc<Reuse>],
+    given: Given<'_>,
     env: &Env,
 ) -> Mount {
     let name: Arc<str> = name.into();
@@ -144,7 +153,8 @@ fn mounted(
     };
     Mount {
         metrics: Arc::new(env.metrics.route(&format!("oauth.{name}").into())),
-        reuse: reuse.iter().find(|of| of.surface() == &*name).cloned(),
+        reuse: given.reuse.iter().find(|of| of.surface() == &*name).cloned(),
+        handles: given.handles.iter().find(|of| of.surface() == &*name).cloned(),
         quotas: Quotas::new(&provider.issuer.rules.name, &env.metrics),
         surface: Surface {
             name,

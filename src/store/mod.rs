@@ -5,6 +5,7 @@
 mod denylist;
 mod rate;
 mod redis;
+pub mod sealed;
 
 pub use self::redis::{Away, Redis, Settings};
 pub use denylist::{Denylist, Full, Revocation};

@@ -60,6 +60,7 @@ impl Lab {
             quotas: Quotas::new(&name, &metrics),
             keys: Arc::new(keys),
             reuse: Some(Arc::clone(&reuse)),
+            handles: None,
         };
         let surface = Surface {
             name,
