@@ -7,10 +7,7 @@ use super::path::{KeyPath, Segment};
 const FUTURE: &[(&[&str], &[&str])] = &[
     (&["store"], &["on_failure"]),
     (&["issuer", "*"], &["revocation_endpoint"]),
-    (
-        &["oauth", "*"],
-        &["refresh_window", "introspect_clients"],
-    ),
+    (&["oauth", "*"], &["refresh_window", "introspect_clients"]),
     (&["oauth", "*", "paths"], &["revoke", "introspect"]),
     (&["upstream", "*"], &["token"]),
 ];

@@ -62,9 +62,7 @@ pub use load::{Parsed, load, parse};
 pub use log::{Log, LogFormat, LogLevel};
 pub use mistake::{Mistake, Part};
 pub use net::{FileMode, ListenAddr};
-pub use oauth::{
-    ErrorFormat, Grant, HandleSettings, OAuthCache, OAuthSurface, Paths, Tokens,
-};
+pub use oauth::{ErrorFormat, Grant, HandleSettings, OAuthCache, OAuthSurface, Paths, Tokens};
 pub use path::{KeyPath, Segment};
 pub use report::{ConfigErrors, Located, Source};
 pub use route::{Auth, HeaderRules, Route};

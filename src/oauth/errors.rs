@@ -325,7 +325,11 @@ impl OAuthError {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
-            let seconds = if self == Self::IssuerUnknown { "5" } else { "1" };
+            let seconds = if self == Self::IssuerUnknown {
+                "5"
+            } else {
+                "1"
+            };
             headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         response
@@ -381,7 +385,12 @@ fn challenge(scheme: &'static str, realm: &str, error: Option<&str>) -> HeaderVa
 mod tests {
     use super::*;
 
-    const EVERY: [OAuthError; 29] = [
+    const EVERY: [OAuthError; 34] = [
+        OAuthError::InvalidGrant,
+        OAuthError::InvalidToken,
+        OAuthError::StoreUnavailable,
+        OAuthError::StoreFull,
+        OAuthError::RefreshFailed,
         OAuthError::NotGet,
         OAuthError::BadQuery,
         OAuthError::BadRedirectUri,
@@ -430,10 +439,12 @@ mod tests {
             assert_eq!(challenge.is_some(), response.status() == 401, "{error:?}");
             let expected = match error {
                 OAuthError::NoBearerToken => "Bearer realm=\"r\"",
+                OAuthError::InvalidToken => "Bearer realm=\"r\", error=\"invalid_token\"",
                 _ => "Basic realm=\"r\"",
             };
             assert!(challenge.is_none_or(|value| value == expected));
             assert_eq!(headers.contains_key(ALLOW), response.status() == 405);
+            assert_eq!(headers.contains_key(RETRY_AFTER), response.status() == 503);
             assert_eq!(response.status().is_server_error(), {
                 matches!(error.code(), "temporarily_unavailable" | "server_error")
             });

@@ -14,6 +14,7 @@ use super::client_auth::{self, ClientAuth};
 use super::errors::OAuthError;
 use super::form::Params;
 use super::grant::{self, Grant, UNKNOWN_GRANT};
+use super::handles::is_meant;
 use super::reply;
 
 /// The answer to a token request, and what metrics and the access log say of it.
@@ -63,6 +64,12 @@ const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("auth0-forwarded-for"
 // === impl Forward ===
 
 impl Forward {
+    /// Whether a handle came where the issuer's refresh token is meant.
+    fn has_handle(&self) -> bool {
+        let given = self.params.get("refresh_token");
+        given.is_some_and(|given| is_meant(given.expose()))
+    }
+
     /// The same, telling the issuer the address of the client. It believes that only of a client that
     /// proves who it is.
     #[must_use]
@@ -99,6 +106,8 @@ pub async fn token(
     let grant = forward.grant.as_str();
     let answer = match (&issuer.handles, &issuer.reuse) {
         (Some(handles), _) => handles.answer(issuer, &forward).await,
+        // Another surface's: the issuer is no more to see it than anybody else.
+        (None, _) if forward.has_handle() => Err(OAuthError::InvalidGrant),
         (None, Some(reuse)) => reuse.answer(issuer, &forward).await,
         (None, None) => {
             let form = forward.params.to_form();

@@ -48,10 +48,12 @@ pub(super) async fn swap(
     let own = mount.handles.as_ref();
     let handle = own.and_then(|own| own.read(text));
     let handle = handle.ok_or(OAuthError::InvalidToken)?;
-    let exchanged = look_up(mount, &handle).await.map_err(|trouble| match trouble {
-        Trouble::Unknown | Trouble::Expired => OAuthError::InvalidToken,
-        Trouble::Away => OAuthError::StoreUnavailable,
-    })?;
+    let exchanged = look_up(mount, &handle)
+        .await
+        .map_err(|trouble| match trouble {
+            Trouble::Unknown | Trouble::Expired => OAuthError::InvalidToken,
+            Trouble::Away => OAuthError::StoreUnavailable,
+        })?;
     credential.insert(AUTHORIZATION, exchanged.authorization().clone());
     Ok(())
 }

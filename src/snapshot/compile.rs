@@ -1,7 +1,8 @@
 //! From the file to its meaning, or to every mistake in it.
 
 use super::{
-    Limits, Snapshot, handles, internal_jwt, issuers, reuse, routes, telemetry, tls, traffic, upstreams,
+    Limits, Snapshot, handles, internal_jwt, issuers, reuse, routes, telemetry, tls, traffic,
+    upstreams,
 };
 use crate::at;
 use crate::authn::Issuers;

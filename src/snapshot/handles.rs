@@ -87,7 +87,10 @@ fn settings(
         let what = "a refresh handle is good for a second at least";
         mistakes.push(Mistake::value(at.key("refresh_lifetime"), what).hint("write \"30d\""));
     }
-    let machines_only = surface.grants.iter().all(|grant| *grant == Grant::ClientCredentials);
+    let machines_only = surface
+        .grants
+        .iter()
+        .all(|grant| *grant == Grant::ClientCredentials);
     if !given.lifetime.is_zero() && machines_only {
         let what = "a token is renewed with a refresh token, which no grant of this surface gives";
         let mistake = Mistake::value(at.key("lifetime"), what);

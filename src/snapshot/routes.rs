@@ -153,8 +153,16 @@ fn mounted(
     };
     Mount {
         metrics: Arc::new(env.metrics.route(&format!("oauth.{name}").into())),
-        reuse: given.reuse.iter().find(|of| of.surface() == &*name).cloned(),
-        handles: given.handles.iter().find(|of| of.surface() == &*name).cloned(),
+        reuse: given
+            .reuse
+            .iter()
+            .find(|of| of.surface() == &*name)
+            .cloned(),
+        handles: given
+            .handles
+            .iter()
+            .find(|of| of.surface() == &*name)
+            .cloned(),
         quotas: Quotas::new(&provider.issuer.rules.name, &env.metrics),
         surface: Surface {
             name,

@@ -10,6 +10,7 @@ mod command;
 mod differential;
 mod fuzz_corpora;
 mod grpc;
+mod handles;
 mod hardening;
 mod harness;
 mod http2;

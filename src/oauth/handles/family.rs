@@ -1,7 +1,7 @@
 //! What is kept behind the handles of one grant.
 
 use super::granted::Granted;
-use super::handle::{Handle, Digest, Kind};
+use super::handle::{Digest, Handle, Kind};
 use crate::identity::UnixSeconds;
 use crate::oauth::client_auth::ClientAuth;
 use crate::oauth::token::Forward;

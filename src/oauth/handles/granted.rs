@@ -43,10 +43,9 @@ impl Granted {
             return None;
         }
         let lifetime = members.get("expires_in").and_then(Value::as_i64);
-        let until = match lifetime {
-            Some(seconds) => since.saturating_add(seconds),
-            None => unverified_expiry(token)?,
-        };
+        let told = lifetime.map(|seconds| since.saturating_add(seconds));
+        // What comes first: routes go by `exp`, and the issuer by what it has said.
+        let until = told.into_iter().chain(unverified_expiry(token)).min()?;
         let owned = |name: &str| text(name).filter(|text| !text.is_empty()).map(Into::into);
         Some(Self {
             token: token.into(),
@@ -107,6 +106,8 @@ mod tests {
         let claims = URL_SAFE_NO_PAD.encode(r#"{"exp":2000}"#);
         let timeless = format!(r#"{{"access_token":"e30.{claims}.x","token_type":"bearer"}}"#);
         assert_eq!(read(&timeless).unwrap().until, 2000);
+        let longer = timeless.replace('}', r#","expires_in":5000}"#);
+        assert_eq!(read(&longer).unwrap().until, 2000);
         let next = read(&timeless).unwrap().or(&granted);
         assert_eq!(next.scope.as_deref(), Some("x y"));
         assert_eq!(next.refresh_token.as_deref(), Some("r"));

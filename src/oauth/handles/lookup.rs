@@ -202,10 +202,7 @@ impl Handles {
 
     /// The family as it is kept. One that cannot be read is none: told in the log, because only who
     /// has another key or has been at the store can have brought that about.
-    pub(super) async fn load(
-        &self,
-        id: RecordId,
-    ) -> Result<Option<(Family, Version)>, Trouble> {
+    pub(super) async fn load(&self, id: RecordId) -> Result<Option<(Family, Version)>, Trouble> {
         let surface = &self.surface;
         let record = match self.state.store.get(id, self.clock.now()).await {
             Err(SealedError::Unreadable) => {

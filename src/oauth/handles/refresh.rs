@@ -154,7 +154,10 @@ impl Handles {
     fn proof(&self, client: &str, forward: &Forward) -> Option<Digest> {
         let (way, credential) = match &forward.auth {
             ClientAuth::Basic(header) => ("basic", header.as_bytes()),
-            ClientAuth::Post => ("post", forward.params.get("client_secret")?.expose().as_bytes()),
+            ClientAuth::Post => (
+                "post",
+                forward.params.get("client_secret")?.expose().as_bytes(),
+            ),
             ClientAuth::Public => ("public", &b""[..]),
             ClientAuth::Assertion => return None,
         };
@@ -329,7 +332,9 @@ impl Errand {
         let life = Life { now, seconds };
         // Few at a time, and gone at once: they are not counted as grants.
         let store = &self.handles.state.store;
-        store.put(self.answer_id(), &content, life, usize::MAX).await
+        store
+            .put(self.answer_id(), &content, life, usize::MAX)
+            .await
     }
 
     fn answer_id(&self) -> RecordId {

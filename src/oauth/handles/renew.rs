@@ -20,7 +20,7 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Of its life, the part that a token may have left when it is renewed.
 const LEFT: UnixSeconds = 5;
 
-/// Seconds until the next try, after one that the issuer has not seen or has put off.
+/// Seconds until the next try at least.
 const LATER: UnixSeconds = 5;
 
 /// Between two looks whether somebody else is done.
@@ -112,13 +112,12 @@ impl Handles {
         };
         match granted {
             Some(granted) => family.granted = granted.or(&family.granted),
-            None if may_try_again(&answer) => {
-                let not_before = since.saturating_add(LATER);
-                if let Some(renewal) = &mut family.renewal {
-                    renewal.not_before = not_before;
-                }
-            }
+            None if may_try_again(&answer) => {}
             None => self.give_up(&mut family),
+        }
+        // After a token too that has ended already by our clock.
+        if let Some(renewal) = &mut family.renewal {
+            renewal.not_before = since.saturating_add(LATER);
         }
         if let Err(trouble) = self.settle(id, &family, version).await {
             let surface = &self.surface;

@@ -43,7 +43,9 @@ impl fmt::Display for BadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotBase64 => f.write_str("this is not base64"),
-            Self::Length(bytes) => write!(f, "this is {bytes} bytes in base64, and a key has {KEY}"),
+            Self::Length(bytes) => {
+                write!(f, "this is {bytes} bytes in base64, and a key has {KEY}")
+            }
             Self::NotRandom => f.write_str("all bytes of this key are the same"),
         }
     }

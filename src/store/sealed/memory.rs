@@ -59,17 +59,10 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn replace(
-        &self,
-        id: &RecordId,
-        seen: Version,
-        sealed: Sealed,
-        life: Life,
-    ) -> bool {
+    pub(super) fn replace(&self, id: &RecordId, seen: Version, sealed: Sealed, life: Life) -> bool {
         let _writing = self.writing();
         let records = self.records.pin();
-        let is_seen =
-            |entry: &&Entry| entry.sealed.version() == seen && life.now < entry.until;
+        let is_seen = |entry: &&Entry| entry.sealed.version() == seen && life.now < entry.until;
         if records.get(id).filter(is_seen).is_none() {
             return false;
         }

@@ -22,9 +22,18 @@ fn keys_are_read_strictly() {
         ("", BadKey::Length(0)),
         ("AAECAwQFBgcICQoLDA0ODw==", BadKey::Length(16)),
         (&good[..43], BadKey::NotBase64),
-        ("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9=", BadKey::NotBase64),
-        ("AAECAwQFBgcICQoLDA0ODxAREhMUFRYX-_kaGxwdHh8=", BadKey::NotBase64),
-        ("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", BadKey::NotRandom),
+        (
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh9=",
+            BadKey::NotBase64,
+        ),
+        (
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYX-_kaGxwdHh8=",
+            BadKey::NotBase64,
+        ),
+        (
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            BadKey::NotRandom,
+        ),
     ] {
         assert_eq!(SealingKey::read(text).unwrap_err(), expected, "{text}");
     }
@@ -42,7 +51,12 @@ fn what_is_sealed_opens_in_its_place_with_its_key_alone() {
     let sealed = key.seal(here, SECRET).unwrap();
     let again = key.seal(here, SECRET).unwrap();
     assert_ne!(sealed.bytes(), again.bytes(), "a nonce of its own");
-    assert!(!sealed.bytes().windows(SECRET.len()).any(|part| part == SECRET));
+    assert!(
+        !sealed
+            .bytes()
+            .windows(SECRET.len())
+            .any(|part| part == SECRET)
+    );
     assert_eq!(key.open(here, &sealed).unwrap().content, SECRET);
     assert!(key.open(there, &sealed).is_none());
     assert!(other.open(here, &sealed).is_none());
