@@ -166,7 +166,7 @@ async fn redis_holds_nothing_that_can_be_read() {
     let mut secrets: Vec<Vec<u8>> = Vec::new();
     for handles in [&first, &second] {
         for text in [&handles.access, handles.refresh()] {
-            secrets.push(text[7..].as_bytes().to_vec());
+            secrets.push(text.as_bytes()[7..].to_vec());
             secrets.push(decoded(text)[16..48].to_vec());
             secrets.push(decoded(text)[..16].to_vec());
         }
