@@ -8,7 +8,8 @@ use crate::headers::max_forwards;
 use crate::identity::{Identity, UnixSeconds};
 use crate::limit::{Allowance, Ask, By};
 use crate::oauth::Endpoint;
-use crate::rejection::Rejection;
+use crate::oauth::handles::{self, Exchanged, Handle, Kind};
+use crate::rejection::{Reason, Rejection};
 use crate::request::{RequestView, SERVED};
 use crate::snapshot::{Mount, Route, Snapshot, Target};
 use crate::steps::Steps;
@@ -26,6 +27,8 @@ pub struct Admission {
     pub permit: Permit,
     /// Proof that it was counted, if the route has a limit.
     pub allowance: Option<Allowance>,
+    /// The token that the caller's handle stands for, if a handle came.
+    pub exchanged: Option<Arc<Exchanged>>,
 }
 
 /// A request that may go to its upstream once it has been counted.
@@ -40,6 +43,8 @@ pub struct Found<'a> {
     pub finding: Option<&'a Finding>,
     /// What is left to the client's address ([`Decision::CountAddress`]).
     pub allowance: Option<&'a Allowance>,
+    /// The token that a handle stands for ([`Decision::Exchange`]); it counts only for this handle.
+    pub exchanged: Option<&'a Arc<Exchanged>>,
 }
 
 /// What becomes of a request.
@@ -61,6 +66,9 @@ pub enum Decision {
     Preflight(Arc<Route>),
     /// Something has to be fetched first; then ask again.
     Needs(Arc<Route>, Need),
+    /// A handle of this surface came in place of a token: that has to be looked up first; then ask
+    /// again.
+    Exchange(Arc<Route>, Arc<Mount>, Handle),
     /// The client's address has to be counted first; then ask again.
     CountAddress(Arc<Route>, Ask),
     /// It goes upstream once its caller has been counted, which is the last check.
@@ -133,6 +141,7 @@ pub fn admit_with(
         Ok(Checked::Passed(identity, permit)) => admitted(route, identity, permit, view, found),
         Ok(Checked::Needs(need)) => Decision::Needs(route, need),
         Ok(Checked::Uncounted(ask)) => Decision::CountAddress(route, ask),
+        Ok(Checked::Handle(mount, handle)) => Decision::Exchange(route, mount, handle),
         Err(rejection) => Decision::Refused(Some(route), rejection),
     }
 }
@@ -154,6 +163,7 @@ fn admitted(
         identity,
         permit,
         allowance: found.allowance.cloned(),
+        exchanged: found.exchanged.cloned(),
     };
     match ask {
         None => Decision::Admitted(admission),
@@ -200,6 +210,7 @@ enum Checked {
     Passed(Option<Arc<Identity>>, Permit),
     Needs(Need),
     Uncounted(Ask),
+    Handle(Arc<Mount>, Handle),
 }
 
 fn check(
@@ -220,7 +231,21 @@ fn check(
     {
         return Ok(Checked::Uncounted(limit.ask(None, address(view))));
     }
-    let identity = match authenticate(snapshot, route, view, found.finding, now, steps)? {
+    let mut shown = credential(route, view, steps)?;
+    // Text of a form that no other token has, and only where handles are given out.
+    if let Some(text) = shown
+        && !snapshot.opaque.is_empty()
+        && handles::is_meant(text)
+    {
+        match found.exchanged.filter(|exchanged| exchanged.is_for(text)) {
+            Some(exchanged) => shown = Some(exchanged.token()),
+            None => {
+                let (mount, handle) = access_handle(snapshot, text)?;
+                return Ok(Checked::Handle(mount, handle));
+            }
+        }
+    }
+    let identity = match authenticate(snapshot, route, view, shown, found.finding, now, steps)? {
         None => None,
         Some(Outcome::Known(identity)) => Some(identity),
         Some(Outcome::Needs(need)) => return Ok(Checked::Needs(need)),
@@ -229,14 +254,28 @@ fn check(
     Ok(Checked::Passed(identity, permit))
 }
 
-fn authenticate(
-    snapshot: &Snapshot,
+/// The surface that has given a handle out.
+fn access_handle(snapshot: &Snapshot, text: &str) -> Result<(Arc<Mount>, Handle), Rejection> {
+    let read = |mount: &Arc<Mount>| {
+        let handle = mount.handles.as_ref()?.read(text)?;
+        Some((Arc::clone(mount), handle))
+    };
+    let inactive = |note: &'static str| Rejection::noted(Reason::InactiveToken, note);
+    match snapshot.opaque.iter().find_map(read) {
+        Some((mount, handle)) if handle.kind == Kind::Access => Ok((mount, handle)),
+        Some(_) => Err(inactive("a refresh handle in place of an access handle")),
+        None => Err(inactive(
+            "a handle that no surface here has given out, or one with another encryption_key_file",
+        )),
+    }
+}
+
+/// The token that came, if the route looks at tokens.
+fn credential<'v>(
     route: &Route,
-    view: &RequestView<'_>,
-    finding: Option<&Finding>,
-    now: UnixSeconds,
+    view: &RequestView<'v>,
     steps: &mut impl Steps,
-) -> Result<Option<Outcome>, Rejection> {
+) -> Result<Option<&'v str>, Rejection> {
     if route.access.auth == AuthMode::None {
         steps.passed("credential", || {
             "not looked at: the route has auth = \"none\"".to_owned()
@@ -253,8 +292,23 @@ fn authenticate(
     steps.passed("credential", || {
         format!("a bearer token of {} bytes, in one place", token.len())
     });
+    Ok(Some(token))
+}
+
+fn authenticate(
+    snapshot: &Snapshot,
+    route: &Route,
+    view: &RequestView<'_>,
+    token: Option<&str>,
+    finding: Option<&Finding>,
+    now: UnixSeconds,
+    steps: &mut impl Steps,
+) -> Result<Option<Outcome>, Rejection> {
+    let Some(text) = token else {
+        return Ok(None);
+    };
     let bearer = Bearer {
-        text: token,
+        text,
         opaque: route.opaque.as_ref(),
         finding,
         certificate: view.peer.certificate,

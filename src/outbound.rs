@@ -120,6 +120,11 @@ impl Outbound {
         Ok(Self { client, timeout })
     }
 
+    /// The time by which every exchange has ended.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Fetches `uri`, asking for the media type `accept`; a body over `max_reply` bytes is an error.
     ///
     /// # Errors

@@ -63,7 +63,9 @@ pub use load::{Parsed, load, parse};
 pub use log::{Log, LogFormat, LogLevel};
 pub use mistake::{Mistake, Part};
 pub use net::{FileMode, ListenAddr};
-pub use oauth::{ErrorFormat, Grant, IntrospectClient, OAuthCache, OAuthSurface, Paths};
+pub use oauth::{
+    ErrorFormat, Grant, HandleSettings, IntrospectClient, OAuthCache, OAuthSurface, Paths, Tokens,
+};
 pub use path::{KeyPath, Segment};
 pub use query::{IntegerRange, Query};
 pub use report::{ConfigErrors, Located, Source};

@@ -43,6 +43,44 @@ pub struct OAuthSurface {
     pub introspect_clients: Vec<IntrospectClient>,
     /// Reuse of client_credentials tokens.
     pub cache: OAuthCache,
+    /// What clients get: `"forward"`, the issuer's tokens, or `"opaque"`, handles. A handle is random text that stands
+    /// for a token as long as the gateway knows it: clients never see the issuer's tokens, routes take handles without
+    /// further settings, and upstreams get the token (or what `internal_jwt` says). With `[store]` the tokens are kept
+    /// in Redis, sealed with its `encryption_key_file`; without it in the memory of the gateway, which forgets them when
+    /// it ends.
+    pub tokens: Tokens,
+    /// Handles in place of tokens.
+    pub handles: HandleSettings,
+}
+
+/// What clients of an OAuth surface get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "the key explains them, and documented variants make a longer schema"
+)]
+pub enum Tokens {
+    #[default]
+    Forward,
+    Opaque,
+}
+
+/// How long handles are good, and how many there are: with `tokens = "opaque"`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HandleSettings {
+    /// How long an access handle is good; at least as long as the issuer's first token, which is what `"0s"` means. If
+    /// that is longer, the gateway renews the token inside with the issuer's refresh token before it ends, and keeps the
+    /// client's credentials for that, sealed like the tokens. Clients that use a `client_assertion`, and grants without
+    /// a refresh token, have handles that end with their token.
+    pub lifetime: Dur,
+    /// How long a refresh handle is good. Each refresh gives a new one, and the old one is worth nothing: if it comes
+    /// again, two seconds later or more, both handles of its grant are revoked.
+    pub refresh_lifetime: Dur,
+    /// Grants in memory at most; then 503, because no handle that is in use is dropped. In Redis its own `maxmemory`
+    /// counts.
+    pub max_entries: usize,
 }
 
 /// What errors of an OAuth surface look like.
@@ -168,6 +206,18 @@ impl Default for OAuthSurface {
             refresh_window: Dur::secs(2),
             introspect_clients: Vec::new(),
             cache: OAuthCache::default(),
+            tokens: Tokens::default(),
+            handles: HandleSettings::default(),
+        }
+    }
+}
+
+impl Default for HandleSettings {
+    fn default() -> Self {
+        Self {
+            lifetime: Dur::secs(0),
+            refresh_lifetime: Dur::secs(30 * 24 * 60 * 60),
+            max_entries: 100_000,
         }
     }
 }

@@ -32,6 +32,10 @@ pub struct Store {
     /// `auth = "none"` are not concerned. Whatever is said here, Redis may lose its data: gateways that run write again
     /// what they hold.
     pub on_failure: OnFailure,
+    /// A file with the key that tokens are sealed with before Redis gets them: 32 random bytes in base64, as
+    /// `openssl rand -base64 32` makes them, the same for all gateways. Required if a surface has `tokens = "opaque"`. With
+    /// another key all handles are worth nothing.
+    pub encryption_key_file: Option<PathBuf>,
 }
 
 /// `on_failure`.
@@ -67,6 +71,7 @@ impl Default for Store {
             url_env: None,
             timeout: Dur(Duration::from_millis(50)),
             on_failure: OnFailure::Open,
+            encryption_key_file: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::Arc;
 
+use super::handles::Handles;
 use super::quota::Quotas;
 use super::refresh::Refresh;
 use super::reuse::Reuse;
@@ -38,6 +39,8 @@ pub struct TokenIssuer {
     pub reuse: Option<Arc<Reuse>>,
     /// Has refreshes wait for each other, where that grant is served.
     pub refresh: Option<Arc<Refresh>>,
+    /// What clients get in place of tokens, where they get no tokens.
+    pub handles: Option<Arc<Handles>>,
 }
 
 impl TokenIssuer {

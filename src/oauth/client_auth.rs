@@ -37,16 +37,20 @@ impl ClientAuth {
     }
 
     /// The id that the client goes by, unproven. An assertion without `client_id` beside it has it in
-    /// its `sub` (RFC 7523 §3).
+    /// its `sub` (RFC 7523 §3); who names two is nobody.
     #[must_use]
     pub fn client_id(&self, params: &Params) -> Option<String> {
         match self {
             Self::Basic(header) => basic_pair(header).ok().map(|(id, _)| id),
             Self::Post | Self::Public => Some(params.get("client_id")?.expose().to_owned()),
-            Self::Assertion => match params.get("client_id") {
-                Some(id) => Some(id.expose().to_owned()),
-                None => subject(params.get("client_assertion")?.expose()),
-            },
+            Self::Assertion => {
+                let given = params.get("client_id").map(|id| id.expose().to_owned());
+                let subject = subject(params.get("client_assertion")?.expose());
+                match (given, subject) {
+                    (Some(given), Some(subject)) if given != subject => None,
+                    (given, subject) => given.or(subject),
+                }
+            }
         }
     }
 

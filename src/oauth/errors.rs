@@ -90,6 +90,16 @@ pub enum OAuthError {
     NoClientAuthentication,
     /// Somebody asks what a token is worth who may not, or who does not prove to be who may.
     UnknownClient,
+    /// A handle that stands for nothing, or is somebody else's (RFC 6749 §5.2).
+    InvalidGrant,
+    /// An access handle that stands for nothing (RFC 6750 §3.1).
+    InvalidToken,
+    /// What handles are kept in does not answer.
+    StoreUnavailable,
+    /// There are as many handles as may be.
+    StoreFull,
+    /// Another request was exchanging the same handle, and got no answer.
+    RefreshFailed,
     /// The issuer's token endpoint is not known yet: its discovery document has not been read.
     IssuerUnknown,
     /// Too many requests to the issuer are open; this one was not sent.
@@ -134,21 +144,27 @@ impl OAuthError {
             | Self::UnsupportedResponseType
             | Self::SeveralTokens
             | Self::SeveralClientAuthentications
-            | Self::OtherClientId => StatusCode::BAD_REQUEST,
+            | Self::OtherClientId
+            | Self::InvalidGrant => StatusCode::BAD_REQUEST,
             Self::BadBasic
             | Self::UnsupportedAuthorization
             | Self::NoClientAuthentication
             | Self::UnknownClient
             | Self::RevokedToken
+            | Self::InvalidToken
             | Self::NoBearerToken => StatusCode::UNAUTHORIZED,
             Self::IssuerUnreachable
             | Self::IssuerCut
             | Self::IssuerReplyTooLarge
             | Self::IssuerReplyUnusable => StatusCode::BAD_GATEWAY,
             Self::IssuerTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::IssuerUnknown | Self::TooManyOpen | Self::NotKept | Self::NotJudged => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::IssuerUnknown
+            | Self::TooManyOpen
+            | Self::NotKept
+            | Self::NotJudged
+            | Self::StoreUnavailable
+            | Self::StoreFull
+            | Self::RefreshFailed => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -175,11 +191,11 @@ impl OAuthError {
             | Self::MissingRequired(_)
             | Self::SeveralClientAuthentications
             | Self::OtherClientId => "invalid_request",
-            Self::ForeignToken => "invalid_grant",
+            Self::ForeignToken | Self::InvalidGrant => "invalid_grant",
             Self::UnsupportedTokenType => "unsupported_token_type",
             Self::UnsupportedGrant => "unsupported_grant_type",
             Self::UnsupportedResponseType => "unsupported_response_type",
-            Self::NoBearerToken | Self::RevokedToken => "invalid_token",
+            Self::NoBearerToken | Self::RevokedToken | Self::InvalidToken => "invalid_token",
             Self::BadBasic
             | Self::UnsupportedAuthorization
             | Self::NoClientAuthentication
@@ -190,7 +206,10 @@ impl OAuthError {
             | Self::IssuerTimeout
             | Self::IssuerCut
             | Self::NotKept
-            | Self::NotJudged => "temporarily_unavailable",
+            | Self::NotJudged
+            | Self::StoreUnavailable
+            | Self::StoreFull
+            | Self::RefreshFailed => "temporarily_unavailable",
             Self::IssuerReplyTooLarge | Self::IssuerReplyUnusable => "server_error",
         }
     }
@@ -261,6 +280,15 @@ impl OAuthError {
             Self::UnknownClient => {
                 "only clients that are known here may ask: authenticate with Basic, or with client_id and client_secret in the body"
             }
+            Self::InvalidGrant => "the refresh token is unknown, used already or somebody else's",
+            Self::InvalidToken => "the access token is unknown, expired or revoked",
+            Self::StoreUnavailable => {
+                "what tokens are kept in does not answer; this request has changed nothing that is known, try again"
+            }
+            Self::StoreFull => "there are more tokens than can be kept; try again later",
+            Self::RefreshFailed => {
+                "another request with this refresh token has failed a moment ago; nothing was sent for this one, try again"
+            }
             Self::IssuerUnknown => {
                 "the authorization server has not been reached yet; nothing was sent to it, try again"
             }
@@ -311,6 +339,9 @@ impl OAuthError {
             | Self::OtherClientId => Outcome::InvalidRequest,
             Self::UnsupportedGrant => Outcome::UnsupportedGrantType,
             Self::UnsupportedResponseType => Outcome::UnsupportedResponseType,
+            Self::InvalidGrant => Outcome::InvalidGrant,
+            Self::InvalidToken => Outcome::InvalidToken,
+            Self::StoreUnavailable | Self::StoreFull => Outcome::Unavailable,
             Self::NoBearerToken => Outcome::MissingToken,
             Self::RevokedToken => Outcome::InvalidToken,
             Self::NotKept | Self::NotJudged => Outcome::Unavailable,
@@ -321,7 +352,7 @@ impl OAuthError {
             Self::IssuerUnknown | Self::IssuerUnreachable => Outcome::IssuerUnreachable,
             Self::TooManyOpen => Outcome::Overloaded,
             Self::IssuerTimeout => Outcome::IssuerTimeout,
-            Self::IssuerCut => Outcome::IssuerCut,
+            Self::IssuerCut | Self::RefreshFailed => Outcome::IssuerCut,
             Self::IssuerReplyTooLarge | Self::IssuerReplyUnusable => Outcome::IssuerBadReply,
         }
     }
@@ -337,9 +368,11 @@ impl OAuthError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         forbid_storing(headers);
         if self.status() == StatusCode::UNAUTHORIZED {
-            let bearer = matches!(self, Self::NoBearerToken | Self::RevokedToken);
-            let scheme = if bearer { "Bearer" } else { "Basic" };
-            let error = (self == Self::RevokedToken).then_some(self);
+            let (scheme, error) = match self {
+                Self::NoBearerToken => ("Bearer", None),
+                Self::RevokedToken | Self::InvalidToken => ("Bearer", Some(self)),
+                _ => ("Basic", None),
+            };
             headers.insert(WWW_AUTHENTICATE, challenge(scheme, realm, error));
         }
         if self == Self::MethodNotAllowed {
@@ -388,7 +421,12 @@ mod tests {
     use super::*;
     use http::header::{CACHE_CONTROL, PRAGMA};
 
-    const EVERY: [OAuthError; 38] = [
+    const EVERY: [OAuthError; 43] = [
+        OAuthError::InvalidGrant,
+        OAuthError::InvalidToken,
+        OAuthError::StoreUnavailable,
+        OAuthError::StoreFull,
+        OAuthError::RefreshFailed,
         OAuthError::RevokedToken,
         OAuthError::ForeignToken,
         OAuthError::UnsupportedTokenType,
@@ -448,6 +486,9 @@ mod tests {
                 OAuthError::NoBearerToken => "Bearer realm=\"r\"",
                 OAuthError::RevokedToken => {
                     "Bearer realm=\"r\", error=\"invalid_token\", error_description=\"the access token has been revoked\""
+                }
+                OAuthError::InvalidToken => {
+                    "Bearer realm=\"r\", error=\"invalid_token\", error_description=\"the access token is unknown, expired or revoked\""
                 }
                 _ => "Basic realm=\"r\"",
             };

@@ -118,6 +118,20 @@ impl Params {
         Some(value)
     }
 
+    /// Parameters of our own making.
+    pub(super) fn of_pairs<'p>(pairs: impl Iterator<Item = (&'p str, &'p str)>) -> Self {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), Secret(value.to_owned()));
+        Self(pairs.map(owned).collect())
+    }
+
+    /// The same with another value for a parameter that is there.
+    pub(super) fn with(&self, name: &str, value: &str) -> Self {
+        Self::of_pairs(self.iter().map(|(given, own)| match given == name {
+            true => (given, value),
+            false => (given, own.expose()),
+        }))
+    }
+
     /// Names and values, in the order they came.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Secret)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))

@@ -8,9 +8,9 @@
 //!
 //! Beside it, [`authorize`] sends browsers on, [`userinfo`] asks as the caller does, [`revoke`] ends
 //! tokens, [`introspect`] tells what they are worth, and [`endpoint`] shows the issuer's own documents;
-//! [`envelope`] dresses errors.
+//! [`envelope`] dresses errors; [`handles`] stand in for tokens where clients are to hold none.
 //!
-//! Everything but [`client`], [`reuse`], [`refresh`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
+//! Everything but [`client`], [`handles`], [`reuse`], [`refresh`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
 //! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
 
 pub mod authorize;
@@ -21,6 +21,7 @@ pub mod envelope;
 pub mod errors;
 pub mod form;
 pub mod grant;
+pub mod handles;
 pub mod introspect;
 mod key;
 pub mod quota;
@@ -38,6 +39,7 @@ pub use endpoint::{Answer, Endpoint};
 pub use envelope::ErrorFormat;
 pub use errors::OAuthError;
 pub use grant::Grant;
+pub use handles::Handles;
 pub use quota::Quotas;
 pub use refresh::Refresh;
 pub use reply::Outcome;

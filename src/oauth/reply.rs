@@ -47,7 +47,9 @@ pub enum Outcome {
     UnsupportedResponseType,
     /// Refused here: no access token came.
     MissingToken,
-    /// Refused here: the access token has been revoked.
+    /// Refused here: `invalid_grant`.
+    InvalidGrant,
+    /// Refused here: the access token is none, or has been revoked.
     InvalidToken,
     /// A token is revoked now, or never was good.
     Revoked,
@@ -72,7 +74,7 @@ const MAX_LIFETIME: u64 = 1 << 53;
 
 impl Outcome {
     /// Every outcome, for labels that are resolved ahead.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Issued,
         Self::Reused,
         Self::RefusedByIssuer,
@@ -89,6 +91,7 @@ impl Outcome {
         Self::Answered,
         Self::UnsupportedResponseType,
         Self::MissingToken,
+        Self::InvalidGrant,
         Self::InvalidToken,
         Self::Revoked,
         Self::Unavailable,
@@ -114,6 +117,7 @@ impl Outcome {
             Self::Answered => "answered",
             Self::UnsupportedResponseType => "unsupported_response_type",
             Self::MissingToken => "missing_token",
+            Self::InvalidGrant => "invalid_grant",
             Self::InvalidToken => "invalid_token",
             Self::Revoked => "revoked",
             Self::Unavailable => "unavailable",

@@ -14,6 +14,7 @@ use super::client_auth::{self, ClientAuth};
 use super::errors::OAuthError;
 use super::form::Params;
 use super::grant::{self, Grant, UNKNOWN_GRANT};
+use super::handles::is_meant;
 use super::reply;
 
 /// The answer to a token request, and what metrics and the access log say of it.
@@ -32,7 +33,7 @@ pub struct TokenReply {
 pub(super) type Answer = Result<(Response<Bytes>, reply::Outcome), OAuthError>;
 
 /// A token request that may go to the issuer. `Debug` shows no credential.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Forward {
     /// The grant asked for.
     pub grant: Grant,
@@ -63,6 +64,12 @@ const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("auth0-forwarded-for"
 // === impl Forward ===
 
 impl Forward {
+    /// Whether a handle came where the issuer's refresh token is meant.
+    fn has_handle(&self) -> bool {
+        let given = self.params.get("refresh_token");
+        given.is_some_and(|given| is_meant(given.expose()))
+    }
+
     /// The same, telling the issuer the address of the client. It believes that only of a client that
     /// proves who it is.
     #[must_use]
@@ -109,6 +116,13 @@ pub async fn token(
 
 /// Answers in the way of the grant: with what is known already, or by asking the issuer.
 async fn answer(surface: &Surface, issuer: &TokenIssuer, forward: Forward) -> Answer {
+    if let Some(handles) = &issuer.handles {
+        return handles.answer(issuer, &forward).await;
+    }
+    if forward.has_handle() {
+        // Another surface's: the issuer is no more to see it than anybody else.
+        return Err(OAuthError::InvalidGrant);
+    }
     if let (Grant::RefreshToken, Some(refresh)) = (forward.grant, &issuer.refresh) {
         return refresh.answer(issuer, &forward).await;
     }

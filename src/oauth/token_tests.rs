@@ -263,6 +263,7 @@ fn issuer(server: &Server) -> TokenIssuer {
         keys: key_store(),
         reuse: None,
         refresh: None,
+        handles: None,
     }
 }
 

@@ -65,7 +65,7 @@ pub fn token(credential: &HeaderMap) -> &str {
 }
 
 /// The alphabet of a bearer token (RFC 6750 §2.1).
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     let allowed = |b: u8| {
         b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
     };

@@ -4,12 +4,13 @@
 use crate::contract::QueryRules;
 use crate::gateway::Admission;
 use crate::headers::{self, Forwarding, trailers};
+use crate::oauth::handles;
 use crate::rejection::{Reason, Rejection};
 use crate::request::Peer;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::trace::Trace;
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
+    AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -67,6 +68,7 @@ impl Passage<'_> {
             })
             .flatten();
         let own_token = self.own_token()?;
+        let forward_token = self.forwards_token(&head.headers);
         headers::max_forwards::count_down(&head.method, &mut head.headers)?;
         headers::towards_upstream(
             &mut head.headers,
@@ -74,9 +76,7 @@ impl Passage<'_> {
                 identity: self.admission.identity.as_deref(),
                 guard: &self.snapshot.guard,
                 rules: &route.request_headers,
-                forward_token: route.forward_token
-                    && route.internal_jwt.is_none()
-                    && route.upstream.token.is_none(),
+                forward_token,
                 peer: self.peer,
                 peer_text: self.peer_text,
                 client_cert: self.client_cert,
@@ -105,13 +105,35 @@ impl Passage<'_> {
 
     /// What takes the place of the caller's token, if the route says so and there is a caller.
     fn own_token(&self) -> Result<Option<HeaderValue>, Rejection> {
-        let (minter, identity) = (&self.admission.route.internal_jwt, &self.admission.identity);
-        match (minter, identity) {
+        let route = &self.admission.route;
+        match (&route.internal_jwt, &self.admission.identity) {
             (Some(minter), Some(identity)) => minter
                 .authorization(identity, self.snapshot.clock.now())
                 .map(Some),
+            (None, _) if route.forward_token && route.upstream.token.is_none() => {
+                let exchanged = self.admission.exchanged.as_ref();
+                Ok(exchanged.map(|exchanged| exchanged.authorization().clone()))
+            }
             _ => Ok(None),
         }
+    }
+
+    /// Whether the upstream gets `Authorization` as it came. Never with a handle in it: what it stands
+    /// for goes upstream in its place, or nothing where nobody was identified by it.
+    fn forwards_token(&self, headers: &HeaderMap) -> bool {
+        let route = &self.admission.route;
+        let has_handle = || {
+            let mut values = headers.get_all(AUTHORIZATION).iter();
+            values.any(|value| handles::is_within(value.as_bytes()))
+        };
+        route.forward_token
+            && route.internal_jwt.is_none()
+            && route.upstream.token.is_none()
+            && self.admission.exchanged.is_none()
+            && (self.snapshot.opaque.is_empty()
+                // Who was identified otherwise has shown one token, and no handle.
+                || self.admission.identity.is_some()
+                || !has_handle())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What becomes of a request, fetching included: the one way to a verdict, for the live gateway and
 //! for `explain` alike.
 
+use super::handles;
 use crate::authn::Need;
 use crate::authn::opaque::{self, Finding, Question};
 use crate::gateway::{self, Admission, Decision, Found};
@@ -50,12 +51,13 @@ pub async fn decide(
     counting: Counting,
     steps: &mut impl Steps,
 ) -> Verdict {
-    let (mut refreshed, mut finding, mut allowance) = (None, None, None);
+    let (mut refreshed, mut finding, mut allowance, mut exchanged) = (None, None, None, None);
     loop {
         let now = snapshot.clock.now();
         let found = Found {
             finding: finding.as_ref(),
             allowance: allowance.as_ref(),
+            exchanged: exchanged.as_ref(),
         };
         match gateway::admit_with(snapshot, view, found, now, steps) {
             Decision::Admitted(admission) => return Verdict::Proxy(admission),
@@ -105,6 +107,12 @@ pub async fn decide(
                 // What was found is about this very token and issuer, so this cannot be.
                 let rejection = Rejection::noted(Reason::Internal, "asked, and none the wiser");
                 return Verdict::Refused(Some(route), rejection);
+            }
+            Decision::Exchange(route, mount, handle) => {
+                match Box::pin(handles::exchange(snapshot, &mount, &handle)).await {
+                    Ok(found) => exchanged = Some(found),
+                    Err(rejection) => return Verdict::Refused(Some(route), rejection),
+                }
             }
             Decision::Refused(route, rejection) => return Verdict::Refused(route, rejection),
         }

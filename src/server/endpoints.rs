@@ -1,7 +1,7 @@
 //! The rim of the OAuth surface's other endpoints: finds what they need in the snapshot, and counts
 //! the outcome.
 
-use super::{examine, oauth, revoke, service};
+use super::{examine, handles, oauth, revoke, service};
 use crate::identity::UnixSeconds;
 use crate::oauth::endpoint::NO_GRANT;
 use crate::oauth::revoke::Request;
@@ -73,7 +73,8 @@ async fn answer(
             request.redirect(at.ok_or(OAuthError::NoSuchEndpoint)?)
         }
         Endpoint::Userinfo => {
-            let credential = userinfo::credential(head)?;
+            let mut credential = userinfo::credential(head)?;
+            handles::swap(snapshot, mount, &mut credential).await?;
             examine::check_revocation(snapshot, mount, userinfo::token(&credential))?;
             let known = endpoints()?;
             let at = known.userinfo.as_ref();

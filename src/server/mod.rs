@@ -9,6 +9,7 @@ mod drain;
 mod endpoints;
 mod examine;
 mod fresh;
+mod handles;
 pub mod head;
 mod http1;
 mod http2;

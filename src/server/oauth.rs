@@ -6,7 +6,6 @@ use crate::oauth::{self, OAuthError, Outcome, TokenIssuer, TokenReply};
 use crate::proxy::ResponseBody;
 use crate::request::Peer;
 use crate::snapshot::{Mount, Snapshot};
-use crate::store::SharedStore;
 use crate::telemetry::exchange::Exchange;
 use crate::telemetry::trace::Trace;
 use crate::upstream::Received;
@@ -33,16 +32,8 @@ pub(super) async fn token(
         Ok(body) => {
             let told = mount.surface.forward_client_address;
             let client = told.then(|| snapshot.trusted.client(peer, &head.headers));
-            let store = Arc::clone(snapshot.tokens.store());
-            ask(
-                mount,
-                head,
-                body,
-                *exchange.trace(),
-                client.flatten(),
-                store,
-            )
-            .await
+            let trace = *exchange.trace();
+            ask(mount, snapshot, (head, body), trace, client.flatten()).await
         }
         Err(error) => refused(error, &mount.surface.realm),
     };
@@ -82,30 +73,39 @@ pub(super) fn count(
 
 async fn ask(
     mount: &Mount,
-    head: &Parts,
-    body: Bytes,
+    snapshot: &Snapshot,
+    (head, body): (&Parts, Bytes),
     trace: Trace,
     client: Option<IpAddr>,
-    store: Arc<SharedStore>,
 ) -> TokenReply {
-    let endpoints = mount.provider.issuer.keys.endpoints();
-    let Some(token_endpoint) = endpoints.and_then(|endpoints| endpoints.token.clone()) else {
+    let Some(issuer) = issuer(mount, snapshot, trace, client) else {
         let realm = &mount.surface.realm;
         tracing::warn!(surface = %mount.surface.name, "the issuer's token endpoint is not known yet");
         return refused(OAuthError::IssuerUnknown, realm);
     };
-    let issuer = TokenIssuer {
+    oauth::token(&mount.surface, &issuer, head, body).await
+}
+
+/// Whom a surface asks for tokens. `None` before the issuer's token endpoint is known.
+pub(super) fn issuer(
+    mount: &Mount,
+    snapshot: &Snapshot,
+    trace: Trace,
+    client: Option<IpAddr>,
+) -> Option<TokenIssuer> {
+    let endpoints = mount.provider.issuer.keys.endpoints();
+    Some(TokenIssuer {
         outbound: mount.provider.outbound().clone(),
-        token_endpoint,
+        token_endpoint: endpoints?.token.clone()?,
         trace,
         client,
         quotas: mount.quotas.clone(),
-        store,
+        store: Arc::clone(snapshot.tokens.store()),
         keys: Arc::clone(&mount.provider.issuer.keys),
         reuse: mount.reuse.clone(),
         refresh: mount.refresh.clone(),
-    };
-    oauth::token(&mount.surface, &issuer, head, body).await
+        handles: mount.handles.clone(),
+    })
 }
 
 /// A refusal from before the grant is known.

@@ -1,8 +1,8 @@
 //! From the file to its meaning, or to every mistake in it.
 
 use super::{
-    Limits, Snapshot, internal_jwt, issuers, refresh, reuse, routes, telemetry, tls, traffic,
-    upstreams,
+    Limits, Snapshot, handles, internal_jwt, issuers, refresh, reuse, routes, telemetry, tls,
+    traffic, upstreams,
 };
 use crate::at;
 use crate::authn::Issuers;
@@ -71,8 +71,13 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let mut table = RouteTable::default();
     let reuse = reuse::build(&config, env, mistakes);
     let refresh = refresh::build(&config, env, mistakes);
-    let kept = (&*reuse, &*refresh);
-    let mounts = routes::mount(&config, env, &providers, kept, &mut table, mistakes);
+    let handles = handles::build(&config, env, shared.as_ref(), mistakes);
+    let given = routes::Given {
+        reuse: &reuse,
+        refresh: &refresh,
+        handles: &handles,
+    };
+    let mounts = routes::mount(&config, env, &providers, given, &mut table, mistakes);
     let internal = internal_jwt::build(&config, env, mistakes);
     routes::build(
         &config, env, &providers, &upstreams, &internal, &mut table, mistakes,
@@ -110,6 +115,10 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         internal,
         reuse,
         refresh,
+        opaque: mounts
+            .into_iter()
+            .filter(|mount| mount.handles.is_some())
+            .collect(),
         config,
     })
 }

@@ -7,6 +7,7 @@
 mod certificates;
 mod compile;
 mod contract;
+mod handles;
 mod internal_jwt;
 mod introspect;
 mod issuer_rules;
@@ -40,7 +41,7 @@ use crate::internal_jwt::Minter;
 use crate::keys::fetch;
 use crate::limit;
 use crate::oauth::introspect::Clients;
-use crate::oauth::{Endpoint, Quotas, Refresh, Reuse, Surface};
+use crate::oauth::{Endpoint, Handles, Quotas, Refresh, Reuse, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
@@ -100,6 +101,8 @@ pub struct Snapshot {
     pub reuse: Vec<Arc<Reuse>>,
     /// What each surface knows of refreshes. Revocation forgets tokens there.
     pub refresh: Vec<Arc<Refresh>>,
+    /// The surfaces that give out handles in place of tokens.
+    pub opaque: Vec<Arc<Mount>>,
 }
 
 /// Limits and deadlines: `[server]`.
@@ -210,6 +213,8 @@ pub struct Mount {
     pub reuse: Option<Arc<Reuse>>,
     /// Has refreshes wait for each other, if it serves them.
     pub refresh: Option<Arc<Refresh>>,
+    /// What its clients get in place of tokens, if they get none.
+    pub handles: Option<Arc<Handles>>,
     /// Where the issuer's quotas are shown.
     pub quotas: Quotas,
     /// Who may ask what a token is worth.

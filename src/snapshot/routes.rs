@@ -9,7 +9,7 @@ use crate::at;
 use crate::config::{self, Config, KeyPath, Mistake};
 use crate::internal_jwt::Minter;
 use crate::oauth::introspect::Clients;
-use crate::oauth::{Endpoint, ErrorFormat, Grant, Quotas, Refresh, Reuse, Surface};
+use crate::oauth::{Endpoint, ErrorFormat, Grant, Handles, Quotas, Refresh, Reuse, Surface};
 use crate::rejection::REALM;
 use crate::request::canonical_path;
 use crate::route::{Methods, RouteError, RouteTable};
@@ -18,14 +18,22 @@ use std::sync::Arc;
 
 type Table = RouteTable<Target>;
 
-/// What the surfaces keep of tokens.
-type Kept<'a> = (&'a [Arc<Reuse>], &'a [Arc<Refresh>]);
+/// What surfaces give their clients, by the names of the surfaces.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    /// Tokens that are given again.
+    pub reuse: &'a [Arc<Reuse>],
+    /// Answers to refreshes.
+    pub refresh: &'a [Arc<Refresh>],
+    /// Handles in place of tokens.
+    pub handles: &'a [Arc<Handles>],
+}
 
 pub(super) fn mount(
     config: &Config,
     env: &Env,
     providers: &[Provider],
-    kept: Kept<'_>,
+    given: Given<'_>,
     table: &mut Table,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<Arc<Mount>> {
@@ -57,7 +65,7 @@ pub(super) fn mount(
         };
         let [token, authorize, userinfo, revoke, introspect] = paths;
         let asked = !clients.is_empty();
-        let mount = Arc::new(mounted(name, surface, provider, kept, clients, env));
+        let mount = Arc::new(mounted(name, surface, provider, given, clients, env));
         let other = |endpoint| Target::Endpoint(Arc::clone(&mount), endpoint);
         let before = mistakes.len();
         let introspect = asked.then(|| (introspect, other(Endpoint::Introspect)));
@@ -141,7 +149,7 @@ fn mounted(
     name: &str,
     surface: &config::OAuthSurface,
     provider: &Provider,
-    (reuse, refresh): Kept<'_>,
+    given: Given<'_>,
     introspect_clients: Clients,
     env: &Env,
 ) -> Mount {
@@ -158,8 +166,21 @@ fn mounted(
     };
     Mount {
         metrics: Arc::new(env.metrics.route(&format!("oauth.{name}").into())),
-        reuse: reuse.iter().find(|of| of.surface() == &*name).cloned(),
-        refresh: refresh.iter().find(|of| of.surface() == &*name).cloned(),
+        reuse: given
+            .reuse
+            .iter()
+            .find(|of| of.surface() == &*name)
+            .cloned(),
+        refresh: given
+            .refresh
+            .iter()
+            .find(|of| of.surface() == &*name)
+            .cloned(),
+        handles: given
+            .handles
+            .iter()
+            .find(|of| of.surface() == &*name)
+            .cloned(),
         quotas: Quotas::new(&provider.issuer.rules.name, &env.metrics),
         introspect_clients,
         surface: Surface {

@@ -14,6 +14,7 @@ mod exchange;
 mod hub;
 mod rate;
 mod redis;
+pub mod sealed;
 mod sync;
 
 pub use self::redis::{Away, Redis, Settings};

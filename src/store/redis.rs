@@ -147,6 +147,11 @@ impl Redis {
         }
     }
 
+    /// Whether it answered a moment ago.
+    pub(super) fn answers(&self) -> bool {
+        self.link.up.load(Relaxed)
+    }
+
     /// Has something asked, and waits for the answer.
     ///
     /// # Errors

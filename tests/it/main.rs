@@ -14,6 +14,7 @@ mod foreign;
 mod fresh_tokens;
 mod fuzz_corpora;
 mod grpc;
+mod handles;
 mod hardening;
 mod harness;
 mod http2;

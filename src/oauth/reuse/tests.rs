@@ -64,6 +64,7 @@ impl Lab {
             keys: Arc::new(keys),
             reuse: Some(Arc::clone(&reuse)),
             refresh: None,
+            handles: None,
         };
         let surface = Surface {
             name,

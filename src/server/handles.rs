@@ -1,0 +1,78 @@
+//! From the handle that a client shows to the token inside: what the decision, and the userinfo endpoint,
+//! have looked up.
+
+use super::oauth;
+use crate::oauth::handles::{self, Exchanged, Handle, Trouble};
+use crate::oauth::{OAuthError, TokenIssuer};
+use crate::rejection::{Reason, Rejection};
+use crate::snapshot::{Mount, Snapshot};
+use crate::telemetry::trace::Trace;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use std::sync::Arc;
+
+/// Looks up what a handle stands for, for a route.
+pub(super) async fn exchange(
+    snapshot: &Snapshot,
+    mount: &Mount,
+    handle: &Handle,
+) -> Result<Arc<Exchanged>, Rejection> {
+    let trouble = match look_up(snapshot, mount, handle).await {
+        Ok(exchanged) => return Ok(exchanged),
+        Err(trouble) => trouble,
+    };
+    let (reason, note) = match trouble {
+        Trouble::Unknown => (
+            Reason::InactiveToken,
+            "the handle stands for nothing: revoked, replaced, or lost with the store; without [store] only the gateway that gave it out knows it",
+        ),
+        Trouble::Expired => (Reason::Expired, "the handle's lifetime is over"),
+        Trouble::Away => (
+            Reason::StoreUnavailable,
+            "what handles are kept in does not answer",
+        ),
+    };
+    mount.provider.issuer.metrics.refused(&reason);
+    Err(Rejection::noted(reason, note))
+}
+
+/// Puts the token in place of a handle, for the issuer's userinfo endpoint. A handle goes nowhere, not
+/// even to the issuer.
+pub(super) async fn swap(
+    snapshot: &Snapshot,
+    mount: &Mount,
+    credential: &mut HeaderMap,
+) -> Result<(), OAuthError> {
+    let value = credential.get(AUTHORIZATION);
+    let text = value.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let Some(text) = text.filter(|text| !snapshot.opaque.is_empty() && handles::is_meant(text))
+    else {
+        return Ok(());
+    };
+    let own = mount.handles.as_ref();
+    let handle = own.and_then(|own| own.read(text));
+    let handle = handle.ok_or(OAuthError::InvalidToken)?;
+    let exchanged = look_up(snapshot, mount, &handle)
+        .await
+        .map_err(|trouble| match trouble {
+            Trouble::Unknown | Trouble::Expired => OAuthError::InvalidToken,
+            Trouble::Away => OAuthError::StoreUnavailable,
+        })?;
+    credential.insert(AUTHORIZATION, exchanged.authorization().clone());
+    Ok(())
+}
+
+async fn look_up(
+    snapshot: &Snapshot,
+    mount: &Mount,
+    handle: &Handle,
+) -> Result<Arc<Exchanged>, Trouble> {
+    let own = mount.handles.as_ref().ok_or(Trouble::Unknown)?;
+    own.exchange(handle, || issuer(snapshot, mount)).await
+}
+
+/// Whom the gateway asks on its own account.
+fn issuer(snapshot: &Snapshot, mount: &Mount) -> Option<TokenIssuer> {
+    let trace = Trace::of(&HeaderMap::new(), false, 0.0);
+    oauth::issuer(mount, snapshot, trace, None)
+}
