@@ -108,18 +108,28 @@ pub fn answer(verdict: Result<Arc<Identity>, Rejection>) -> Result<Answer, OAuth
     let body = match verdict {
         Ok(identity) => active(&identity),
         Err(rejection) if rejection.reason.status() == StatusCode::UNAUTHORIZED => {
-            Bytes::from_static(INACTIVE)
+            return Ok(inactive());
         }
         Err(_) => return Err(OAuthError::NotJudged),
     };
+    Ok(told(body))
+}
+
+/// What is told of a token that is not active.
+#[must_use]
+pub fn inactive() -> Answer {
+    told(Bytes::from_static(INACTIVE))
+}
+
+fn told(body: Bytes) -> Answer {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     forbid_storing(headers);
-    Ok(Answer {
+    Answer {
         response,
         outcome: Outcome::Answered,
-    })
+    }
 }
 
 /// The claims of an active token as they are, and what RFC 7662 §2.2 has other names or forms for.

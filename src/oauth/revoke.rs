@@ -81,6 +81,31 @@ impl Request {
         self.token.expose()
     }
 
+    /// The client that it says it comes from, unproven.
+    #[must_use]
+    pub fn client(&self) -> &str {
+        &self.client
+    }
+
+    /// The same for another token: the one behind a handle.
+    #[must_use]
+    pub fn about(self, token: &str) -> Self {
+        // The hint was about the handle.
+        let kept = self
+            .params
+            .iter()
+            .filter(|(name, _)| *name != "token_type_hint");
+        let params = Params::of_pairs(kept.map(|(name, value)| match name {
+            "token" => (name, token),
+            _ => (name, value.expose()),
+        }));
+        Self {
+            token: params.get("token").cloned().unwrap_or(self.token),
+            params,
+            ..self
+        }
+    }
+
     /// What the token is worth here, by the verdict on it.
     ///
     /// # Errors

@@ -93,8 +93,10 @@ async fn answer(
         Endpoint::Introspect => {
             let body = oauth::collect(body, mount, snapshot).await?;
             let token = introspect::read(&mount.introspect_clients, head, &body)?;
-            let verdict = examine::examine(snapshot, mount, token.expose()).await;
-            introspect::answer(verdict)
+            match handles::inside(snapshot, mount, token.expose()).await? {
+                Some(token) => introspect::answer(examine::examine(snapshot, mount, &token).await),
+                None => Ok(introspect::inactive()),
+            }
         }
         Endpoint::Discovery => {
             let document = endpoints()?.document.clone();

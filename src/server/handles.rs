@@ -9,6 +9,7 @@ use crate::snapshot::{Mount, Snapshot};
 use crate::telemetry::trace::Trace;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Looks up what a handle stands for, for a route.
@@ -60,6 +61,27 @@ pub(super) async fn swap(
         })?;
     credential.insert(AUTHORIZATION, exchanged.authorization().clone());
     Ok(())
+}
+
+/// What an introspection is to be about: the token inside, where some text is an access handle of this
+/// surface; the text itself where it is none; nothing where it is a handle that stands for nothing here.
+pub(super) async fn inside<'t>(
+    snapshot: &Snapshot,
+    mount: &Mount,
+    text: &'t str,
+) -> Result<Option<Cow<'t, str>>, OAuthError> {
+    if snapshot.opaque.is_empty() || !handles::is_meant(text) {
+        return Ok(Some(Cow::Borrowed(text)));
+    }
+    let own = mount.handles.as_ref();
+    let Some(handle) = own.and_then(|own| own.read(text)) else {
+        return Ok(None);
+    };
+    match look_up(snapshot, mount, &handle).await {
+        Ok(exchanged) => Ok(Some(Cow::Owned(exchanged.token().to_owned()))),
+        Err(Trouble::Unknown | Trouble::Expired) => Ok(None),
+        Err(Trouble::Away) => Err(OAuthError::NotJudged),
+    }
 }
 
 async fn look_up(

@@ -5,13 +5,14 @@
 //!               │ good here         │ unknown, or denied before
 //!               ▼                   │
 //!        denylist (all gateways)    │
-//!               └───────┬───────────┘
+//!               └───────┬───────────┘        a handle: its grant, the token inside, the issuer's
 //!                 forget what is kept of it ─► the issuer, once ─► answer
 //! ```
 
 use super::examine::examine;
 use crate::authn::token::{self, UnverifiedToken};
 use crate::identity::UnixSeconds;
+use crate::oauth::handles;
 use crate::oauth::revoke::{self, Request, Standing};
 use crate::oauth::{Answer, OAuthError};
 use crate::outbound::Reply;
@@ -38,6 +39,9 @@ pub(super) async fn serve(
     request: Request,
     trace: &Trace,
 ) -> Result<Answer, OAuthError> {
+    if !snapshot.opaque.is_empty() && handles::is_meant(request.token()) {
+        return end_grant(mount, snapshot, request, trace).await;
+    }
     let verdict = examine(snapshot, mount, request.token()).await;
     let standing = request.standing(verdict)?;
     let denied = match standing {
@@ -57,6 +61,33 @@ pub(super) async fn serve(
     let ended = denied && !mount.provider.source.opaque;
     let asked = ask(mount, request, trace).await;
     Ok(revoke::answer(ended, asked, &mount.surface.realm))
+}
+
+/// Ends what a handle stands for: both handles of its grant, the token inside, and at the issuer the
+/// refresh token. A handle itself goes nowhere, and that of another client or surface is none here.
+async fn end_grant(
+    mount: &Mount,
+    snapshot: &Snapshot,
+    request: Request,
+    trace: &Trace,
+) -> Result<Answer, OAuthError> {
+    let nothing = || Ok(revoke::done(&HeaderMap::new()));
+    let Some(own) = &mount.handles else {
+        return nothing();
+    };
+    let ended = own.revoke(request.token(), request.client()).await;
+    let Some(ended) = ended.map_err(|_| OAuthError::StoreUnavailable)? else {
+        return nothing();
+    };
+    // A token that is given again stands behind other handles of that client too.
+    if mount.reuse.is_none() && examine(snapshot, mount, &ended.token).await.is_ok() {
+        deny(mount, snapshot, &ended.token, None).await?;
+    }
+    let Some(refresh_token) = ended.refresh_token else {
+        return nothing();
+    };
+    let asked = ask(mount, request.about(&refresh_token), trace).await;
+    Ok(revoke::answer(true, asked, &mount.surface.realm))
 }
 
 /// Has every gateway refuse the token from now on, until nobody would accept it any more.

@@ -1,7 +1,8 @@
 //! What the demo prints to paste: a short tour, then what each document's clients do.
 
 use crate::demo::auth::{
-    BACKEND_CLIENT, BACKEND_SECRET, MACHINE_CLIENT, MACHINE_SECRET, WEB_CLIENT,
+    BACKEND_CLIENT, BACKEND_SECRET, MACHINE_CLIENT, MACHINE_SECRET, MANAGEMENT_CLIENT,
+    MANAGEMENT_SECRET, WEB_CLIENT,
 };
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -23,6 +24,12 @@ const CHALLENGE: &str = "ZtNPunH49FD35FWYhT5Tv8I7vRKQJ8uxMaL0_9eHjNA";
 
 const AUDIENCE: &str = "https://api.bonterra.network";
 const BEARER: &str = "-H \"Authorization: Bearer $TOKEN\"";
+
+/// Who may introspect: `introspect_clients` of the default file.
+const ASKER: &str = "demo-api:demo-api-secret";
+
+/// A user of the simulated Bonterra Auth, as a segment of a path.
+const USER: &str = "auth0%7C507f1f77bcf86cd799439011";
 
 /// Takes a member out of a reply, with what everybody has.
 fn member(name: &str) -> String {
@@ -46,6 +53,10 @@ impl Places {
             Part {
                 heading: "Bonterra Auth: /oauth",
                 commands: self.auth(),
+            },
+            Part {
+                heading: "Bonterra Auth: users and events",
+                commands: self.users(),
             },
             Part {
                 heading: "The API with the internal JWT: /oauth20",
@@ -162,6 +173,49 @@ impl Places {
                     "TOKENS=$(curl -s {oauth}/token -d grant_type=refresh_token -d client_id={WEB_CLIENT} \\\n  -d refresh_token=$(echo $TOKENS | {refresh})); echo $TOKENS"
                 ),
             ),
+            (
+                "what a token is worth, for an API that is not behind the gateway",
+                format!(
+                    "curl -s {oauth}/introspect -u {ASKER} -d token=$(echo $TOKENS | {access})"
+                ),
+            ),
+            (
+                "log out: the gateway refuses the token from now on",
+                format!(
+                    "curl -s {oauth}/revoke -d client_id={WEB_CLIENT} -d token=$(echo $TOKENS | {access})\ncurl -si http://{gateway}/grants/1 -H \"Authorization: Bearer $(echo $TOKENS | {access})\""
+                ),
+            ),
+        ]
+    }
+
+    fn users(&self) -> Vec<(&'static str, String)> {
+        let Self { gateway, .. } = self;
+        let token = member("access_token");
+        let bearer = "-H \"Authorization: Bearer $MANAGER\"";
+        let json = "-H 'Content-Type: application/json'";
+        let user = format!("http://{gateway}/users/{USER}");
+        vec![
+            (
+                "get a token that may see users",
+                format!(
+                    "MANAGER=$(curl -s http://{gateway}/oauth/token -d grant_type=client_credentials -d client_id={MANAGEMENT_CLIENT} \\\n  -d client_secret={MANAGEMENT_SECRET} | {token}); echo $MANAGER"
+                ),
+            ),
+            (
+                "a page of users; the gateway asks with a token of its own",
+                format!("curl -s 'http://{gateway}/users?per_page=2' {bearer}"),
+            ),
+            ("one of them", format!("curl -s {user} {bearer}")),
+            (
+                "change what nobody may change: 400",
+                format!("curl -si -X PATCH {user} {bearer} {json} -d '{{\"blocked\":true}}'"),
+            ),
+            (
+                "change a name, and hear of it: five seconds of events",
+                format!(
+                    "(sleep 1; curl -s -o /dev/null -X PATCH {user} {bearer} {json} -d '{{\"name\":\"John Q. Doe\"}}') &\ncurl -sN --max-time 5 http://{gateway}/events {bearer}; wait"
+                ),
+            ),
         ]
     }
 
@@ -171,13 +225,13 @@ impl Places {
         let token = member("access_token");
         vec![
             (
-                "get a token; the client by Basic",
+                "get a handle; the client by Basic",
                 format!(
                     "HANDLE=$(curl -s http://{gateway}/oauth20/token -u {MACHINE_CLIENT}:{MACHINE_SECRET} \\\n  -d grant_type=client_credentials | {token}); echo $HANDLE"
                 ),
             ),
             (
-                "use it",
+                "use it: the API gets the JWT that stays inside",
                 format!("curl -s http://{gateway}/grants/1 -H \"Authorization: Bearer $HANDLE\""),
             ),
             (

@@ -154,24 +154,6 @@ impl Handles {
         Ok(exchanged)
     }
 
-    /// The token that some text stands for, if it is an access handle of this surface: for introspection.
-    ///
-    /// # Errors
-    /// [`Trouble::Away`].
-    pub async fn introspect(&self, text: &str) -> Result<Option<Arc<Exchanged>>, Trouble> {
-        let Some(handle) = self.read(text) else {
-            return Ok(None);
-        };
-        match self.find(&handle).await {
-            Ok(found) => {
-                let over = found.renew_from.is_some() && self.clock.now() >= found.good_until;
-                Ok((!over).then_some(found))
-            }
-            Err(Trouble::Unknown | Trouble::Expired) => Ok(None),
-            Err(Trouble::Away) => Err(Trouble::Away),
-        }
-    }
-
     /// Ends a grant, if some text is one of its present handles and it is that client's: both handles
     /// are worth nothing from then on. `None` if there was nothing to end.
     ///

@@ -29,7 +29,6 @@ use self::granted::{Granted, Pair};
 use self::handle::{FamilyName, NewHandle};
 use self::state::State;
 use super::client::TokenIssuer;
-use super::client_auth;
 use super::errors::{OAuthError, forbid_storing};
 use super::grant::Grant;
 use super::reply::Outcome;

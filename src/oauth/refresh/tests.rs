@@ -56,6 +56,7 @@ impl Lab {
             keys: Arc::new(keys),
             reuse: None,
             refresh: Some(Arc::clone(&refresh)),
+            handles: None,
             store: Arc::new(SharedStore::in_memory()),
         };
         let surface = Surface {

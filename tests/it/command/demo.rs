@@ -29,7 +29,7 @@ impl Shell {
     /// Pastes a command, which has to succeed. What it prints.
     async fn paste(&self, command: &str) -> String {
         let file = self.variables.display();
-        let keep = format!("declare -p TOKEN TOKENS HANDLE >{file} 2>/dev/null");
+        let keep = format!("declare -p TOKEN TOKENS MANAGER HANDLE >{file} 2>/dev/null");
         let said = shell(&format!(
             ". {file}\n{command}\nended=$?; {keep}; exit $ended"
         ))
@@ -74,6 +74,7 @@ async fn every_printed_command_does_what_it_says() {
     tour(&mut demo, &shell).await;
     api_token(&mut demo, &shell).await;
     auth(&mut demo, &shell).await;
+    users(&mut demo, &shell).await;
     internal_jwt(&mut demo, &shell).await;
     envelope(&mut demo, &shell).await;
     assert!(demo.commands.is_empty(), "not tried: {:?}", demo.commands);
@@ -166,13 +167,37 @@ async fn auth(demo: &mut Demo, shell: &Shell) {
         assert_ne!(renewed["refresh_token"], before);
         before = renewed["refresh_token"].clone();
     }
+    let worth = parsed(&shell.paste(&demo.take("what a token is worth")).await);
+    assert_eq!(worth["active"], true, "{worth}");
+    let refused = shell.paste(&demo.take("log out")).await;
+    let (head, body) = head_and_body(&refused);
+    assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
+    assert_eq!(body["reason"], "revoked");
+}
+
+async fn users(demo: &mut Demo, shell: &Shell) {
+    let token = demo.take("get a token that may see users");
+    let token = shell.paste(&token).await;
+    assert_eq!(token.trim().split('.').count(), 3, "{token}");
+    let page = parsed(&shell.paste(&demo.take("a page of users")).await);
+    assert_eq!(page["users"].as_array().map(Vec::len), Some(2), "{page}");
+    assert_eq!(page["total"], 150, "{page}");
+    let user = parsed(&shell.paste(&demo.take("one of them")).await);
+    assert_eq!(user["email"], "user@example.com", "{user}");
+    let refused = shell.paste(&demo.take("change what nobody may")).await;
+    let (head, body) = head_and_body(&refused);
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert_eq!(body["reason"], "bad_request", "{body}");
+    let heard = shell
+        .paste(&demo.take("change a name, and hear of it"))
+        .await;
+    assert!(heard.contains("event: user.updated"), "{heard}");
+    assert!(heard.contains("John Q. Doe"), "{heard}");
 }
 
 async fn internal_jwt(demo: &mut Demo, shell: &Shell) {
-    let token = shell
-        .paste(&demo.take("get a token; the client by Basic"))
-        .await;
-    assert!(!token.trim().is_empty());
+    let token = shell.paste(&demo.take("get a handle")).await;
+    assert!(token.starts_with("bgw_at_"), "{token}");
     let called = shell.paste(&demo.take("use it")).await;
     assert_eq!(saw(&called, "x-bonterra-is-grants"), ["true"], "{called}");
     let refused = shell

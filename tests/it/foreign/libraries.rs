@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// Whether the gateway has the endpoints to revoke and introspect.
-const MERGED: bool = false;
+const MERGED: bool = true;
 
 /// Whom the gateway answers at its introspection endpoint.
 const ASKER: (&str, &str) = ("resource-server", "resource-secret");

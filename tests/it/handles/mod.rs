@@ -1,6 +1,7 @@
 //! `tokens = "opaque"`: clients hold handles, the issuer's tokens stay inside
 //! (oauth20-internal-jwt-api).
 
+mod ends;
 mod refresh;
 mod renewal;
 mod routes;

@@ -26,13 +26,16 @@ const WORDS: [&str; 8] = [
 ];
 
 /// How secrets begin that are made as the tests run, and how many characters follow at least.
-const KINDS: [(&str, usize); 6] = [
+const KINDS: [(&str, usize); 8] = [
     // A part of a JWT.
     ("eyJ", 17),
     // What the simulated issuer gives out: refresh tokens, opaque tokens, codes.
     ("v1.", 40),
     ("opaque.", 30),
     ("code.", 30),
+    // What the gateway gives out in their place.
+    ("bgw_at_", 20),
+    ("bgw_rt_", 20),
     ("Basic ", 12),
     ("Bearer ", 24),
 ];
