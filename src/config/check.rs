@@ -5,7 +5,6 @@
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, de::DeArray};
 
-use super::future;
 use super::mistake::{Mistake, Part};
 use super::path::KeyPath;
 use super::shape::{Field, Shape};
@@ -116,13 +115,6 @@ fn nameless(map: &KeyPath, at: &KeyPath) -> Mistake {
 }
 
 fn unknown(keys: &[Field], table: &KeyPath, at: KeyPath, name: &str) -> Mistake {
-    if future::keys_of(table).contains(&name) {
-        return Mistake::shape(
-            at,
-            Part::Key,
-            format!("`{name}` is not supported by this version"),
-        );
-    }
     let names = || keys.iter().map(|field| field.name.as_str());
     let message = format!("unknown key `{name}`");
     if let Some(meant) = suggest(name, names()) {

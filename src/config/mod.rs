@@ -14,7 +14,6 @@ mod admin;
 mod check;
 mod docs;
 mod faults;
-mod future;
 mod internal_jwt;
 mod issuer;
 mod load;

@@ -65,10 +65,15 @@ impl Request {
             OAuthError::MissingParameter(name) => OAuthError::MissingRequired(name),
             other => other,
         })?;
+        let unnamed = match params.get("client_id") {
+            // Beside an assertion that names another one.
+            Some(_) => OAuthError::OtherClientId,
+            None => OAuthError::MissingRequired("client_id"),
+        };
         let client = auth.client_id(&params);
         let token = params.get("token");
         Ok(Self {
-            client: client.ok_or(OAuthError::MissingRequired("client_id"))?,
+            client: client.ok_or(unnamed)?,
             token: token.ok_or(OAuthError::MissingRequired("token"))?.clone(),
             headers: headers_for_issuer(&head.headers, &auth),
             params,

@@ -44,7 +44,7 @@ fn requests_that_name_a_token_and_one_client() {
         (Some(by_basic.as_str()), "token=t", "t", "a b"),
         (Some(by_basic.as_str()), "token=t&client_id=a+b", "t", "a b"),
         (None, &asserted, "t", "me"),
-        (None, &format!("{asserted}&client_id=id"), "t", "id"),
+        (None, &format!("{asserted}&client_id=me"), "t", "me"),
     ];
     for (authorization, body, token, client) in rows {
         let request = read(authorization, body).unwrap_or_else(|error| panic!("{body}: {error}"));
@@ -78,6 +78,11 @@ fn requests_that_do_not() {
             None,
             "token=t&client_assertion=x.y.z&client_assertion_type=t",
             E::MissingRequired("client_id"),
+        ),
+        (
+            None,
+            "token=t&client_assertion=e30.eyJzdWIiOiJtZSJ9.c2ln&client_assertion_type=t&client_id=id",
+            E::OtherClientId,
         ),
         (None, "client_id=id", E::MissingRequired("token")),
         (None, "client_id=id&token=", E::MissingRequired("token")),
