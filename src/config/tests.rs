@@ -60,9 +60,13 @@ fn the_default_file_has_no_mistake_and_shows_as_it_reads() {
         let management = config.upstream.get_mut("management").unwrap();
         let secret = management.token.as_mut().unwrap().client_secret.take();
         assert!(secret.is_some());
-        let surface = config.oauth.get_mut("bonterra").unwrap();
-        let client = surface.introspect_clients.first_mut().unwrap();
-        assert!(client.secret.take().is_some());
+        for client in config
+            .oauth
+            .values_mut()
+            .flat_map(|surface| &mut surface.introspect_clients)
+        {
+            assert!(client.secret.take().is_some());
+        }
     }
     assert_eq!(again, config, "{shown}");
 }

@@ -113,8 +113,10 @@ async fn introspection_and_revocation() {
     let token = text(&bought, "access_token");
     let asked = || {
         let request = world.post("/v1/oauth/introspect");
-        let request = request.header("authorization", &credentials);
-        request.form(&[("token", token)])
+        let api = basic("demo-api", "demo-api-secret");
+        request
+            .header("authorization", api)
+            .form(&[("token", token)])
     };
     let active = good(asked()).await;
     assert_eq!(

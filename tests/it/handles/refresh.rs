@@ -189,7 +189,7 @@ async fn an_answer_that_is_lost_is_not_asked_for_again() {
         assert_eq!(replies[0].status, status, "{}", replies[0].text());
         for other in &replies[1..] {
             assert_error(other, 503, "temporarily_unavailable");
-            assert_eq!(other.header("retry-after"), Some("1"));
+            assert_eq!(other.header("retry-after"), Some("5"));
         }
         assert_eq!(world.auth.counts().token, before + 1, "sent once");
         // The token that is there goes on.

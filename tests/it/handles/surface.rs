@@ -153,7 +153,7 @@ async fn a_full_store_gives_out_no_more_and_drops_nothing() {
     let asked = world.auth.counts().token;
     let reply = world.post(TOKEN).form(&MACHINE).send().await;
     assert_error(&reply, 503, "temporarily_unavailable");
-    assert_eq!(reply.header("retry-after"), Some("1"));
+    assert_eq!(reply.header("retry-after"), Some("5"));
     assert_eq!(
         world.auth.counts().token,
         asked,
