@@ -12,7 +12,7 @@
 //! Where refresh tokens are good once, the second use of one ends its whole family: two tabs that
 //! refresh at a time, or a client that has lost the answer and asks again, would log their user out.
 //! So nothing here sends a token twice by itself, and who does is judged by the issuer, after the one
-//! before him. Equal requests ([`super::key`]) prove the same client in the same way.
+//! before him. Equal requests (`oauth::key`) prove the same client in the same way.
 
 mod given;
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //!  issuer                   one question a key, which goes on if those who wait leave
 //! ```
 //!
-//! The key is all that shaped an answer, the secret included ([`super::key`]): who has not proved himself in
+//! The key is all that shaped an answer, the secret included (`oauth::key`): who has not proved himself in
 //! the same way never shares one. What may be kept is decided on values (`kept`, `refusal`).
 
 mod counters;
