@@ -1,8 +1,8 @@
 //! From the file to its meaning, or to every mistake in it.
 
 use super::{
-    Limits, Snapshot, handles, internal_jwt, issuers, refresh, reuse, routes, telemetry, tls,
-    traffic, upstreams,
+    Limits, Snapshot, handles, internal_jwt, issuers, mounts, refresh, reuse, routes, telemetry,
+    tls, traffic, upstreams,
 };
 use crate::at;
 use crate::authn::Issuers;
@@ -72,17 +72,17 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
     let reuse = reuse::build(&config, env, mistakes);
     let refresh = refresh::build(&config, env, mistakes);
     let handles = handles::build(&config, env, shared.as_ref(), mistakes);
-    let given = routes::Given {
+    let given = mounts::Given {
         reuse: &reuse,
         refresh: &refresh,
         handles: &handles,
     };
-    let mounts = routes::mount(&config, env, &providers, given, &mut table, mistakes);
+    let mounts = mounts::mount(&config, env, &providers, given, &mut table, mistakes);
     let internal = internal_jwt::build(&config, env, mistakes);
     routes::build(
         &config, env, &providers, &upstreams, &internal, &mut table, mistakes,
     );
-    routes::publish_documents(&config, &mounts, &mut table);
+    mounts::publish_documents(&config, &mounts, &mut table);
     routes::describe(&providers, &mut table);
     routes::publish(&internal, &mut table);
     if !mistakes.is_empty() {

@@ -12,6 +12,7 @@ mod internal_jwt;
 mod introspect;
 mod issuer_rules;
 mod issuers;
+mod mounts;
 mod opaque;
 mod refresh;
 mod reuse;

@@ -183,7 +183,10 @@ async fn an_answer_that_is_lost_is_not_asked_for_again() {
         let first = user(&world, gateway).await;
         let before = world.auth.counts().token;
         world.auth.set_fault_for(Endpoint::Token, fault.clone(), 1);
-        let asked = (0..4).map(|_| async { refreshing(gateway, first.refresh()).send().await });
+        // Others wait for an answer that does not come. Where it is over at once they may come after
+        // it, and then they are requests of their own.
+        let crowd = if status == 504 { 4 } else { 1 };
+        let asked = (0..crowd).map(|_| async { refreshing(gateway, first.refresh()).send().await });
         let mut replies = join_all(asked).await;
         replies.sort_by_key(|reply| reply.status != status);
         assert_eq!(replies[0].status, status, "{}", replies[0].text());
