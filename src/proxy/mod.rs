@@ -279,7 +279,7 @@ fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {
         SendError::Connect(ConnectError::NotHttp2 | ConnectError::NoSettings)
         | SendError::Protocol(_) => Reason::UpstreamProtocol,
         SendError::Connect(_) => Reason::UpstreamConnect,
-        SendError::NoServer => Reason::UpstreamUnhealthy,
+        SendError::NoServer | SendError::NoToken(_) => Reason::UpstreamUnhealthy,
         SendError::Overloaded => Reason::Overloaded,
         SendError::Timeout => Reason::UpstreamTimeout,
         SendError::Reset(_) => Reason::UpstreamReset,
