@@ -276,6 +276,12 @@ fn credential<'v>(
     view: &RequestView<'v>,
     steps: &mut impl Steps,
 ) -> Result<Option<&'v str>, Rejection> {
+    if route.upstream.token.is_some() {
+        steps.checking("credential", || {
+            "no access_token in the query: the upstream gets the gateway's own token".to_owned()
+        });
+        credential::none_in_query(view)?;
+    }
     if route.access.auth == AuthMode::None {
         steps.passed("credential", || {
             "not looked at: the route has auth = \"none\"".to_owned()

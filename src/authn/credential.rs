@@ -26,12 +26,7 @@ pub fn bearer<'r>(view: &RequestView<'r>) -> Result<Option<&'r str>, Rejection> 
         // Another scheme is none of ours: as if nothing had been sent.
         return Ok(None);
     }
-    if view.query.is_some_and(has_token) {
-        return Err(Rejection::noted(
-            Reason::MultipleTokens,
-            "a token in the header and in the query",
-        ));
-    }
+    none_in_query(view)?;
     // Its alphabet (RFC 6750 §2.1) is checked where it is decoded: a token that is known already
     // need not be read byte by byte again. Before it only spaces may stand (RFC 9110 §11.4).
     let token = rest.strip_prefix(b" ").map(<[u8]>::trim_ascii_end);
@@ -43,6 +38,20 @@ pub fn bearer<'r>(view: &RequestView<'r>) -> Result<Option<&'r str>, Rejection> 
         _ => Err(Rejection::noted(
             Reason::MalformedToken,
             "behind the scheme `Bearer` there is no space, nothing, or no token",
+        )),
+    }
+}
+
+/// Refuses a token in the query of a request that has one in its header, or will have there.
+///
+/// # Errors
+/// [`Reason::MultipleTokens`].
+pub fn none_in_query(view: &RequestView<'_>) -> Result<(), Rejection> {
+    match view.query.is_some_and(has_token) {
+        false => Ok(()),
+        true => Err(Rejection::noted(
+            Reason::MultipleTokens,
+            "a token in the header and in the query",
         )),
     }
 }

@@ -4,7 +4,7 @@ use super::{refuse, shown};
 use crate::rejection::Rejection;
 use crate::strict_json;
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 
 /// The members that the body of a request may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +26,10 @@ impl JsonFields {
     pub fn check_type(&self, headers: &HeaderMap) -> Result<(), Rejection> {
         let mut types = headers.get_all(CONTENT_TYPE).iter();
         let json = types.next().is_some_and(|kind| is_json(kind.as_bytes()));
-        if !json || types.next().is_some() || headers.contains_key(CONTENT_ENCODING) {
-            let why = "The body has to be JSON: Content-Type: application/json, not compressed.";
+        let coded = headers.contains_key(CONTENT_ENCODING) || headers.keys().any(is_disguised);
+        if !json || types.next().is_some() || coded {
+            let why =
+                "The body has to be JSON in UTF-8: Content-Type: application/json, not compressed.";
             return Err(refuse(why.to_owned()));
         }
         Ok(())
@@ -56,14 +58,25 @@ impl JsonFields {
     }
 }
 
-/// Whether a media type is JSON: `application/json`, with parameters or without.
+/// Whether a media type is JSON in UTF-8: `application/json`, and nothing else said of it. In another
+/// charset, UTF-7 say, the same bytes have other members.
 fn is_json(value: &[u8]) -> bool {
-    let essence = value.split(|byte| *byte == b';').next();
-    essence.is_some_and(|essence| {
-        essence
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"application/json")
-    })
+    let mut parts = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let is_one_of = |part: &[u8], known: &[&str]| {
+        let mut known = known.iter();
+        known.any(|known| part.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    let utf8 = ["", "charset=utf-8", "charset=\"utf-8\""];
+    parts
+        .next()
+        .is_some_and(|essence| is_one_of(essence, &["application/json"]))
+        && parts.all(|parameter| is_one_of(parameter, &utf8))
+}
+
+/// Whether readers that take every sign for `-` see here what the body is.
+fn is_disguised(name: &HeaderName) -> bool {
+    let plain = name.as_str().replace(['_', '.'], "-");
+    plain != name.as_str() && matches!(&*plain, "content-type" | "content-encoding")
 }
 
 #[cfg(test)]
@@ -127,6 +140,18 @@ mod tests {
         for (kinds, coding, fine) in [
             (&["application/json"][..], None, true),
             (&["Application/JSON; charset=utf-8"], None, true),
+            (&["application/json ;Charset=\"UTF-8\""], None, true),
+            (&["application/json;"], None, true),
+            // Where `+ACI-` is a quotation mark.
+            (&["application/json; charset=utf-7"], None, false),
+            (&["application/json;charset=utf-16"], None, false),
+            (
+                &["application/json; charset=utf-8; charset=utf-7"],
+                None,
+                false,
+            ),
+            (&["application/json; x=\"; charset=utf-8\""], None, false),
+            (&["application/json; charset"], None, false),
             (&["application/json"], Some("gzip"), false),
             (&["application/json", "application/json"], None, false),
             (&["application/x-www-form-urlencoded"], None, false),
@@ -142,6 +167,23 @@ mod tests {
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
             }
             assert_eq!(fields().check_type(&headers).is_ok(), fine, "{kinds:?}");
+        }
+    }
+
+    /// For whoever takes `_` for `-`, the type is there twice, or the body is compressed.
+    #[test]
+    fn types_in_disguise() {
+        for (name, fine) in [
+            ("content_type", false),
+            ("content.type", false),
+            ("content_encoding", false),
+            ("content-types", true),
+            ("content_language", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(name, HeaderValue::from_static("application/json"));
+            assert_eq!(fields().check_type(&headers).is_ok(), fine, "{name}");
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::broken_off;
 use crate::rejection::{Reason, Rejection};
 use crate::snapshot::Route;
-use crate::upstream::{NoToken, OwnToken, Token, Upload, UploadFault};
+use crate::upstream::{OwnToken, Token, Upload, UploadFault};
 use http::Request;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,10 +66,10 @@ pub(super) async fn token(
     let deadline = held.or_else(|| deadline(route));
     match Box::pin(own.wait(deadline)).await {
         Ok(token) => Ok((Some(token), deadline)),
-        Err(NoToken(why)) => {
-            let note = format!("the gateway has no token for this upstream: {why}");
-            Err(Rejection::noted(Reason::UpstreamUnhealthy, note))
-        }
+        Err(none) => Err(Rejection::noted(
+            Reason::UpstreamUnhealthy,
+            none.to_string(),
+        )),
     }
 }
 

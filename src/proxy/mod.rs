@@ -240,10 +240,11 @@ fn outgoing(
         request_id: exchange.request_id(),
         trace: exchange.trace(),
     };
-    // Who is known has shown a token in the header (RFC 6750 §2: in one place only). A form is one
-    // if the client says so, or if the upstream is told so.
-    let identified = errand.admission.identity.is_some();
-    let form_came = identified && upstream::is_form(&errand.head.headers);
+    // Who is known has shown a token in the header, and some upstreams get one of the gateway's own
+    // there (RFC 6750 §2: in one place only). A form is one if the client says so, or if the upstream
+    // is told so.
+    let has_token = errand.admission.identity.is_some() || route.upstream.token.is_some();
+    let form_came = has_token && upstream::is_form(&errand.head.headers);
     let head = errand.head;
     passage.rewrite(head)?;
     let limits = UploadLimits {
@@ -253,7 +254,7 @@ fn outgoing(
         rules: &route.request_headers,
     };
     let (mut upload, state) = Upload::new(errand.body, limits);
-    if form_came || (identified && upstream::is_form(&head.headers)) {
+    if form_came || (has_token && upstream::is_form(&head.headers)) {
         upload.expect_no_token();
     }
     if state.is_some() && !head.headers.contains_key(CONTENT_LENGTH) {
@@ -278,7 +279,7 @@ fn refusal(error: &SendError, upload: Option<&UploadState>) -> Rejection {
         SendError::Connect(ConnectError::NotHttp2 | ConnectError::NoSettings)
         | SendError::Protocol(_) => Reason::UpstreamProtocol,
         SendError::Connect(_) => Reason::UpstreamConnect,
-        SendError::NoServer => Reason::UpstreamUnhealthy,
+        SendError::NoServer | SendError::NoToken(_) => Reason::UpstreamUnhealthy,
         SendError::Overloaded => Reason::Overloaded,
         SendError::Timeout => Reason::UpstreamTimeout,
         SendError::Reset(_) => Reason::UpstreamReset,

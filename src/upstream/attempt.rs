@@ -233,6 +233,7 @@ impl Failed {
             SendError::Connect(_) => Some(Fault::Connect),
             SendError::Reset(_) => Some(Fault::Reset),
             SendError::NoServer
+            | SendError::NoToken(_)
             | SendError::Overloaded
             | SendError::Timeout
             | SendError::Protocol(_)

@@ -1,6 +1,6 @@
 //! Why a request got no response.
 
-use super::Report;
+use super::{NoToken, Report};
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
@@ -32,6 +32,9 @@ pub enum ConnectError {
 pub enum SendError {
     /// No server is known to be well.
     NoServer,
+    /// The gateway's own token has ended while the request waited, and there is no other; nothing of this
+    /// attempt was sent.
+    NoToken(NoToken),
     /// No connection could be made; nothing was sent.
     Connect(ConnectError),
     /// `max_connections` requests are in flight, and either `max_pending` wait already or this one
@@ -128,7 +131,7 @@ impl SendError {
             Self::Timeout => Some(Report::TimedOut),
             Self::Protocol(_) => Some(Report::Protocol),
             Self::Reset(_) => Some(Report::Reset),
-            Self::NoServer | Self::Overloaded | Self::Upload => None,
+            Self::NoServer | Self::NoToken(_) | Self::Overloaded | Self::Upload => None,
         }
     }
 }
@@ -166,6 +169,7 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoServer => f.write_str("no server is known to be well"),
+            Self::NoToken(why) => why.fmt(f),
             Self::Connect(error) => error.fmt(f),
             Self::Overloaded => f.write_str("max_connections requests are in flight"),
             Self::Timeout => f.write_str("no response head in time"),

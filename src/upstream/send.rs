@@ -67,10 +67,11 @@ pub async fn send(
     loop {
         let next = request.as_mut().ok_or(SendError::Upload)?;
         (call.prepare)(next);
-        if let Some(token) = &token {
-            token.write(next.headers_mut());
-        }
-        let place = match place(call, &tried, began).await {
+        let ready = match place(call, &tried, began).await {
+            Ok(place) => call.authorize(&mut token, next).await.map(|()| place),
+            Err(error) => Err(error),
+        };
+        let place = match ready {
             Ok(place) => place,
             Err(error) => {
                 if number > 1 {
@@ -133,7 +134,8 @@ fn leave(outcome: Result<Answer, Failed>, place: InFlight, upload: Option<&Uploa
     }
 }
 
-/// Whether the upstream does not take whoever asks for who he is. Nobody has worked on the request then.
+/// Whether the upstream does not take whoever asks for who he is. Whatever the method, it has not applied
+/// the request then (RFC 9110 §15.5.2).
 fn is_refusal(outcome: &Result<Answer, Failed>) -> bool {
     matches!(outcome, Ok((response, _)) if response.status() == StatusCode::UNAUTHORIZED)
 }
@@ -141,14 +143,34 @@ fn is_refusal(outcome: &Result<Answer, Failed>) -> bool {
 // === impl Call ===
 
 impl Call<'_> {
+    /// Writes the gateway's own token, if there is one: another, if it has ended while the request waited
+    /// for its place, or for an attempt before.
+    async fn authorize(
+        &self,
+        token: &mut Option<Arc<Token>>,
+        request: &mut Request<Upload>,
+    ) -> Result<(), SendError> {
+        let (Some(own), Some(token)) = (&self.upstream.token, token) else {
+            return Ok(());
+        };
+        if !own.is_good(token) {
+            let another = Box::pin(own.wait(self.deadline)).await;
+            *token = another.map_err(SendError::NoToken)?;
+        }
+        token.write(request.headers_mut());
+        Ok(())
+    }
+
     /// Another token in place of one that the upstream has refused, if the request can be sent again.
     async fn fresh(&self, sent: &Arc<Token>, second: Option<&Second>) -> Option<Arc<Token>> {
         let own = self.upstream.token.as_ref()?;
-        let another = own.refused(sent) && second.is_some_and(Second::is_whole);
-        match another {
-            true => own.wait(self.deadline).await.ok(),
-            false => None,
+        let is_whole = || second.is_some_and(Second::is_whole);
+        if !own.refused(sent) || !is_whole() {
+            return None;
         }
+        let fresh = own.wait(self.deadline).await.ok()?;
+        // The upload has gone on meanwhile, and may have become too much to be kept.
+        is_whole().then_some(fresh)
     }
 
     /// Tells the server how the attempt ended.

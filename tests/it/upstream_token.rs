@@ -1,6 +1,8 @@
 //! The gateway's own token for an upstream: bought once, renewed ahead, thrown away when it is refused,
 //! and never the caller's.
 
+mod meanwhile;
+
 use crate::harness::program::call;
 use crate::harness::{CONFIG, Reply, Request, World, assert_refused, eventually, request};
 use bonterra_gateway::demo::auth::{AuthOptions, Endpoint, Fault};

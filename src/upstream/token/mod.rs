@@ -91,11 +91,22 @@ impl Drop for Open {
     }
 }
 
+// === impl NoToken ===
+
+impl fmt::Display for NoToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(why) = self;
+        write!(f, "the gateway has no token for this upstream: {why}")
+    }
+}
+
 // === impl Token ===
 
 impl Token {
-    fn new(issued: Issued, asked: UnixSeconds) -> Result<Self, Failure> {
+    /// One that was asked for at `asked` and came `now`.
+    fn new(issued: Issued, asked: UnixSeconds, now: UnixSeconds) -> Result<Self, Failure> {
         let life = Life::of(issued.lifetime, asked, fastrand::f64());
+        let life = life.filter(|life| life.is_good(now));
         Ok(Self {
             authorization: issued.authorization,
             life: life.ok_or_else(|| Failure::new("the token ends at once"))?,
@@ -225,6 +236,11 @@ impl OwnToken {
         true
     }
 
+    /// Whether this token of it may still be sent.
+    pub fn is_good(&self, token: &Token) -> bool {
+        token.life.is_good(self.clock.now())
+    }
+
     fn good(&self, now: UnixSeconds) -> Option<Arc<Token>> {
         let current = self.current.load();
         let token = current.as_ref().filter(|token| token.life.is_good(now))?;
@@ -268,7 +284,7 @@ impl OwnToken {
     async fn fetch(&self) -> Outcome {
         let asked = self.clock.now();
         let issued = self.source.ask(&self.asking).await;
-        let token = issued.and_then(|issued| Token::new(issued, asked));
+        let token = issued.and_then(|issued| Token::new(issued, asked, self.clock.now()));
         let mut state = self.state();
         match token {
             Ok(token) => {
