@@ -19,7 +19,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use revoke::Order;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -61,7 +60,8 @@ pub async fn serve(bound: Bound, shared: Arc<Shared>, reloader: Arc<Reloader>) {
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let (shared, reloader) = (Arc::clone(&shared), Arc::clone(&reloader));
-                async move { Ok::<_, Infallible>(answer(request, &shared, &reloader).await) }
+                // In a task of its own: an order is carried out to its end, though nobody waits for it.
+                tokio::spawn(async move { answer(request, &shared, &reloader).await })
             });
             let mut builder = http1::Builder::new();
             builder

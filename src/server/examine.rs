@@ -66,6 +66,8 @@ pub(super) fn check_revocation(
     match verdict.map_err(|rejection| rejection.reason) {
         Err(Reason::Revoked) => Err(OAuthError::RevokedToken),
         Err(Reason::StoreUnavailable) => Err(OAuthError::NotJudged),
+        // Nor is it known here whether one that is not judged has been revoked elsewhere.
+        _ if known.store().standing().refuses() => Err(OAuthError::NotJudged),
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 -- Revocations: takes some in, and tells those that came since somebody last asked.
 -- KEYS: what is known of the whole {generation, last}; members by sequence number; members by their end; member to
 -- "UNTIL:ISSUED_UNTIL". ARGV: a generation to begin with; the generation that the caller has read; up to which number;
--- how many to tell at most; how many to keep at most; seconds to keep one beyond its end; then a member, its end, and
--- ISSUED_UNTIL or nothing, again and again. Times by Redis's own clock.
+-- how many to tell at most; how many to keep at most; seconds to keep one beyond its end; the time by the caller's clock;
+-- then a member, its end, and ISSUED_UNTIL or nothing, again and again.
 -- Returns {generation, last, up to which number it tells, how many there was no room for, {member, value, ...}}.
 local about, order, ends, values = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local more, room, kept = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -28,8 +28,8 @@ if not whole then
   redis.call('HSET', about, 'generation', generation, 'last', 0)
 end
 
--- What has run out goes, some at a time.
-local over = tonumber(redis.call('TIME')[1]) - kept
+-- What has run out goes, some at a time; by the earlier of two clocks, lest one that is ahead makes all forget.
+local over = math.min(tonumber(redis.call('TIME')[1]), tonumber(ARGV[7])) - kept
 local gone = redis.call('ZRANGEBYSCORE', ends, '-inf', string.format('%.0f', over), 'LIMIT', 0, 1000)
 if #gone > 0 then
   redis.call('ZREM', order, unpack(gone))
@@ -47,7 +47,7 @@ end
 
 local left = 0
 local before = last
-for at = 7, #ARGV, 3 do
+for at = 8, #ARGV, 3 do
   local member, till, cutoff = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   if tonumber(till) > over then
     local old = redis.call('HGET', values, member)

@@ -4,6 +4,7 @@
 use super::denylist::{KEPT_LONGER, MAX_ENTRIES};
 use super::entry::Entry;
 use super::redis::{Failure, PATIENCE, Redis};
+use crate::identity::{UnixSeconds, unix_now};
 use redis::aio::ConnectionManager;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -49,13 +50,15 @@ pub(super) struct Reply {
 /// Generation, last, up to where, left, and members and values by turns.
 type Raw = (Vec<u8>, u64, u64, u64, Vec<Vec<u8>>);
 
-/// Gives Redis `entries`, and has it tell at most `page` that came after `from`.
+/// Gives Redis `entries`, and has it tell at most `page` that came after `from`. Redis forgets what has
+/// run out both by its own clock and by `now`.
 ///
 /// # Errors
 /// There is no answer within `wait`, or none of use.
 pub(super) async fn exchange(
     redis: &Redis,
     wait: Duration,
+    now: UnixSeconds,
     from: &Position,
     page: usize,
     entries: &[Entry],
@@ -67,6 +70,7 @@ pub(super) async fn exchange(
         page.to_string().into_bytes(),
         MAX_ENTRIES.to_string().into_bytes(),
         KEPT_LONGER.to_string().into_bytes(),
+        now.to_string().into_bytes(),
     ];
     for entry in entries {
         let written = entry.write();
@@ -101,7 +105,8 @@ impl Redis {
     /// # Errors
     /// In words, why they cannot.
     pub async fn check(&self) -> Result<(), String> {
-        let asked = exchange(self, PATIENCE, &Position::default(), 0, &[]).await;
+        let now = unix_now();
+        let asked = exchange(self, PATIENCE, now, &Position::default(), 0, &[]).await;
         asked.map(drop).map_err(|failure| failure.to_string())
     }
 }

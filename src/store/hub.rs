@@ -91,6 +91,11 @@ impl Hub {
         });
     }
 
+    /// Has everything given to Redis that is known here.
+    pub fn owe(&self) {
+        self.owed.store(true, SeqCst);
+    }
+
     /// What comes of an order that Redis does not know yet.
     pub fn not_shared(&self) -> Result<Reach, NotShared> {
         match self.standing().on_failure {
@@ -124,7 +129,7 @@ impl<'a> Owing<'a> {
 impl Drop for Owing<'_> {
     fn drop(&mut self) {
         if let Some(hub) = self.0 {
-            hub.owed.store(true, SeqCst);
+            hub.owe();
         }
     }
 }

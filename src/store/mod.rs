@@ -120,7 +120,7 @@ impl SharedStore {
             return self.hub.not_shared();
         }
         let wait = redis.settings().timeout;
-        match exchange(&redis, wait, &Position::default(), 0, &[entry]).await {
+        match exchange(&redis, wait, now, &Position::default(), 0, &[entry]).await {
             Ok(reply) if reply.left == 0 => {
                 owing.settled();
                 Ok(Reach::All)
@@ -153,6 +153,9 @@ impl SharedStore {
             let (line, tried) = started.unzip();
             // The one before ends with this.
             self.line.store(line.map(Arc::new));
+            // This Redis knows nothing of what is known here, nor of an order that has just gone by the
+            // line before.
+            self.hub.owe();
             if let Some(tried) = tried {
                 // It always comes, unless the runtime ends.
                 let _ = tried.await;

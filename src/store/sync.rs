@@ -5,7 +5,7 @@
 //! has lost its data, or a replica in its place that lacks the last of it, is made whole in this way by
 //! every gateway that holds some of it.
 
-use super::denylist::Full;
+use super::denylist::{Full, KEPT_LONGER};
 use super::entry::Entry;
 use super::exchange::{Position, Reply, exchange};
 use super::hub::{Hub, OnFailure};
@@ -46,6 +46,8 @@ struct Sync {
     backlog: Vec<Entry>,
     /// How many questions had failed when reading began.
     breaks: u64,
+    /// The latest time that was had of the clock.
+    latest: UnixSeconds,
     /// When everything was last known.
     last: Option<Instant>,
     /// What the log was told.
@@ -70,8 +72,6 @@ impl Line {
         clock: &Clock,
     ) -> (Self, oneshot::Receiver<()>) {
         let (tell, tried) = oneshot::channel();
-        // This Redis knows nothing so far of what is known here.
-        hub.owed.store(true, SeqCst);
         let sync = Sync {
             redis: Arc::clone(redis),
             hub: Arc::clone(hub),
@@ -80,6 +80,7 @@ impl Line {
             read: Position::default(),
             backlog: Vec::new(),
             breaks: redis.breaks(),
+            latest: UnixSeconds::MIN,
             last: None,
             told: None,
             complained: false,
@@ -103,6 +104,13 @@ impl Drop for Line {
 }
 
 // === impl Sync ===
+
+impl Drop for Sync {
+    /// However the task has ended, nobody learns of revocations any more.
+    fn drop(&mut self) {
+        self.hub.in_sync(self.line, false);
+    }
+}
 
 impl Sync {
     async fn run(mut self, tried: oneshot::Sender<()>) {
@@ -134,15 +142,21 @@ impl Sync {
             self.begin_anew();
         }
         let now = self.clock.now();
+        if now < self.latest.saturating_sub(KEPT_LONGER) {
+            // By a clock that ran ahead, what is in force may have been taken for run out.
+            self.latest = now;
+            self.begin_anew();
+        }
+        self.latest = self.latest.max(now);
         let given = self.backlog.len().min(PAGE);
         let given = self.backlog.split_off(self.backlog.len() - given);
-        let reply = exchange(&self.redis, PATIENCE, &self.read, PAGE, &given).await;
+        let reply = exchange(&self.redis, PATIENCE, now, &self.read, PAGE, &given).await;
         let reply = reply.inspect_err(|failure| self.redis.failed(failure));
         let reply = reply.map_err(|failure| failure.to_string())?;
         let before = std::mem::replace(&mut self.read, reply.position.clone());
         if before.generation != reply.position.generation || reply.last < before.upto {
             self.backlog.clear();
-            self.hub.owed.store(true, SeqCst);
+            self.hub.owe();
         }
         let known = self.take(&reply, now);
         known.map_err(|full| full.to_string())?;
@@ -187,7 +201,7 @@ impl Sync {
     fn begin_anew(&mut self) {
         self.read = Position::default();
         self.backlog.clear();
-        self.hub.owed.store(true, SeqCst);
+        self.hub.owe();
     }
 
     /// Everything is known that Redis has.
@@ -227,5 +241,31 @@ impl Sync {
                 "revocations are not shared with other gateways: {consequence}"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Settings;
+    use crate::telemetry::metrics::Metrics;
+
+    #[tokio::test]
+    async fn without_the_task_nobody_is_in_sync() {
+        let metrics = Arc::new(Metrics::new("0", "0").unwrap());
+        let settings = Settings {
+            url: "redis://127.0.0.1:1".into(),
+            timeout: GRACE,
+        };
+        let redis = Arc::new(Redis::new(settings, &metrics).unwrap());
+        let hub = Arc::new(Hub::default());
+        let (line, tried) = Line::start(&redis, &hub, &Clock::system());
+        hub.follow(true, OnFailure::Closed);
+        hub.in_sync(hub.standing().line, true);
+        assert!(!hub.standing().refuses());
+        // As if it had panicked.
+        line.task.abort();
+        assert!(tried.await.is_err());
+        assert!(hub.standing().refuses());
     }
 }

@@ -2,7 +2,9 @@
 
 use super::{another, asks, order, refuses, revoked, status, with_store};
 use crate::harness::program::{GatewayProcess, call};
-use crate::harness::{Gateway, RedisServer, World, assert_refused, eventually, nobody, within};
+use crate::harness::{
+    Gateway, Raw, RedisServer, World, assert_refused, eventually, nobody, within,
+};
 use serde_json::json;
 
 async fn reload(gateway: &Gateway, text: &str) {
@@ -59,6 +61,33 @@ async fn a_reload_changes_what_becomes_of_tokens_and_where_revocations_are() {
     })
     .await;
     assert_eq!(gateway.admin("GET", "/readyz").await.status, 200);
+}
+
+/// Who has asked for a reload and leaves does not leave it half done.
+#[tokio::test]
+async fn a_reload_is_finished_though_nobody_waits_for_it() {
+    let world = World::start().await;
+    let gateway = &world.gateway;
+    // It takes connections and never answers: that is waited for.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let silent = silent.expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let text = std::fs::read_to_string(gateway.file()).expect("the file");
+    let store = format!("\n[store]\nurl = \"redis://{address}\"\non_failure = \"closed\"\n");
+    std::fs::write(gateway.file(), text + &store).expect("written");
+    let mut asks = Raw::connect(gateway.admin).await;
+    asks.send("POST /-/reload HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    let taken = within("it is asked", silent.accept()).await;
+    drop(asks);
+    let token = world.auth.token();
+    eventually("it is in force", || async {
+        status(gateway, &token).await == 503
+    })
+    .await;
+    let ready = gateway.admin("GET", "/readyz?verbose").await.text();
+    assert!(ready.contains("shared store: away"), "{ready}");
+    drop(taken);
 }
 
 #[tokio::test]

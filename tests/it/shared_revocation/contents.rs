@@ -5,6 +5,7 @@ use crate::harness::{RedisServer, World, eventually};
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
+use std::time::Duration;
 
 const ABOUT: &str = "bonterra-gateway:{revoked}:1:about";
 const ORDER: &str = "bonterra-gateway:{revoked}:1:order";
@@ -99,6 +100,44 @@ async fn what_has_run_out_is_dropped() {
     let reply = order(&world.gateway, json!({"token": long_gone})).await;
     assert_eq!(reply.status, 200);
     assert_eq!(size(&connection).await, [1; 3]);
+}
+
+/// As if the clock of Redis were far ahead: what is in force by the gateway's is taken, and kept.
+#[tokio::test]
+async fn a_redis_whose_clock_is_ahead_forgets_nothing() {
+    let redis = RedisServer::start(&[]).await;
+    let world = World::with(&with_store(redis.address, "open")).await;
+    let gateway = &world.gateway;
+    let connection = redis.connection().await;
+    gateway.app.clock().set_back(Duration::from_secs(5 * 3600));
+    let now = bonterra_gateway::identity::unix_now();
+    let token = world.token_with(json!({"exp": now - 2 * 3600}));
+    assert_eq!(revoked(gateway, &token).await, true);
+    assert_eq!(size(&connection).await, [1; 3]);
+    // Nor is it dropped the next time that it is looked through.
+    assert_eq!(revoked(gateway, &world.auth.token()).await, true);
+    assert_eq!(size(&connection).await, [2; 3]);
+}
+
+/// What a clock that ran ahead has made a gateway leave aside holds once that is set right.
+#[tokio::test]
+async fn a_clock_that_is_set_back_brings_back_what_it_had_run_out_by() {
+    let redis = RedisServer::start(&[]).await;
+    let world = World::with(&with_store(redis.address, "open")).await;
+    let other = another(&world).await;
+    let ahead = Duration::from_secs(10 * 24 * 3600);
+    other.app.clock().advance(ahead);
+    let token = world.auth.token();
+    assert_eq!(revoked(&world.gateway, &token).await, true);
+    // Remembered for longer than that, and read after it.
+    let what = json!({"issuer": "bonterra", "jti": "x"});
+    assert_eq!(order(&world.gateway, what).await.status, 200);
+    eventually("it has read both", || async {
+        other.metric("gateway_revocations").await == 1.0
+    })
+    .await;
+    other.app.clock().set_back(ahead);
+    refuses(&other, &token).await;
 }
 
 #[tokio::test]

@@ -84,6 +84,14 @@ async fn closed_lets_no_token_through_until_it_is_back() {
     let reply = asks(&other, &expired).await;
     assert_refused(&other, &reply, 401, "expired", "grants").await;
     assert_eq!(world.echo.requests(), seen);
+    // One for another API, which only its issuer can judge, may have been revoked by its content.
+    let foreign = world.token_with(json!({"aud": "https://other.example"}));
+    for token in [&good, &foreign] {
+        let user = request(other.address, "GET", "/oauth/userinfo");
+        let reply = user.bearer(token).send().await;
+        assert_eq!(reply.status, 503, "{}", reply.text());
+    }
+    assert_eq!(world.auth.counts().userinfo, 0);
     // Without a token there is nothing to know.
     for path in ["/public/1", "/optional/1"] {
         let reply = request(other.address, "GET", path).send().await;
@@ -164,7 +172,7 @@ async fn a_redis_that_hangs_holds_up_an_order_for_the_timeout_and_no_request() {
     assert_eq!(revoked(one, &first).await, false);
     let took = begun.elapsed();
     assert!(took > Duration::from_millis(250), "it was asked: {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     says(one, AWAY).await;
     let begun = Instant::now();
     assert_eq!(revoked(one, &second).await, false);
@@ -173,7 +181,8 @@ async fn a_redis_that_hangs_holds_up_an_order_for_the_timeout_and_no_request() {
         assert_eq!(status(&other, &first).await, 200);
     }
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // If each waited, that would be half a minute.
+    assert!(took < Duration::from_secs(15), "{took:?}");
     redis.signal("CONT").await;
     refuses(&other, &first).await;
     refuses(&other, &second).await;
