@@ -33,10 +33,13 @@ mod tests {
 
     #[test]
     fn looks_up_by_table() {
-        assert!(keys_of(&at!["store"]).contains(&"encryption_key_file"));
-        assert!(keys_of(&at!["route", 4]).is_empty());
-        assert!(keys_of(&at!["upstream", "grants"]).is_empty());
-        assert!(keys_of(&at!["log"]).is_empty());
+        let of = |pattern: &[&str], table: KeyPath| matches(pattern, table.segments());
+        assert!(of(&["store"], at!["store"]));
+        assert!(of(&["upstream", "*"], at!["upstream", "grants"]));
+        assert!(of(&["route", "*"], at!["route", 4]));
+        assert!(!of(&["upstream"], at!["upstream", "grants"]));
+        assert!(!of(&["upstream", "*", "tls"], at!["upstream", "grants"]));
+        assert!(!of(&["store"], at!["log"]));
     }
 
     #[test]

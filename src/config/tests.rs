@@ -54,11 +54,14 @@ fn the_default_file_has_no_mistake_and_shows_as_it_reads() {
         "{shown}\n{}",
         again.source.report(again.mistakes)
     );
-    // But for its one secret, which it does not show.
+    // But for its secrets, which it does not show.
     let (mut again, mut config) = (again.config, config);
     for config in [&mut again, &mut config] {
         let management = config.upstream.get_mut("management").unwrap();
         let secret = management.token.as_mut().unwrap().client_secret.take();
+        assert!(secret.is_some());
+        let surface = config.oauth.get_mut("bonterra").unwrap();
+        let secret = surface.introspect_clients[0].secret.take();
         assert!(secret.is_some());
     }
     assert_eq!(again, config, "{shown}");
@@ -343,11 +346,6 @@ fn types_that_do_not_fit() {
             "[admin]\nxyz = 1",
             "2:1: unknown key `xyz`",
             "keys here are listen",
-        ),
-        (
-            "[store]\nencryption_key_file = \"x\"",
-            "2:1: `encryption_key_file` is not supported by this version",
-            "",
         ),
         (
             "[[route]]\nrate_limit = { rate = \"100\" }",
