@@ -6,10 +6,11 @@
 //! accept ─► (PROXY) ─► (TLS) ─► first bytes ─► http1 or http2 ─► hyper ─► RequestView    server, request
 //!                         gateway::admit(&snapshot, &view, now)                          gateway
 //!           route.find ─► limit by address ─► authn ─► authz ─► limit by caller ─► Permit route, limit, authn, authz
-//!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, headers, upstream
+//!             ┌ Admitted { route, identity, permit } ─► proxy::carry ─► upstream         proxy, contract, headers, upstream
 //!             │                                            └ 101 ─► tunnel               proxy::upgrade
 //!             ├ OAuth(mount) ─► oauth::token ─► issuer                                   oauth, outbound
-//!             ├ Endpoint(mount, endpoint) ─► 302, the issuer's documents, userinfo       oauth, outbound
+//!             ├ Endpoint(mount, endpoint) ─► 302, documents, userinfo, revoke, introspect oauth, store, outbound
+//!             ├ Exchange(mount, handle) ─► memory or one GET, then once more             oauth::handles, store
 //!             ├ Options(allow), Preflight(route) ─► 204                                  server, cors
 //!             ├ CountAddress, CountCaller ─► here or in Redis, then once more            limit, store
 //!             ├ Needs(keys of an issuer) ─► one shared fetch, then once more             keys

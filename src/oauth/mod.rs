@@ -1,17 +1,18 @@
 //! The OAuth surface: what clients of the issuer see of it through the gateway.
 //!
 //! ```text
-//! head, body ─► form ─► grant ─► client_auth ─► Forward ─► (reuse, refresh) ─► client ─► issuer
+//! head, body ─► form ─► grant ─► client_auth ─► Forward ─► (handles) ─► (reuse, refresh) ─► client ─► issuer
 //!                                                                                               │
-//!            TokenReply ◄────────────── reply (expires_in, no-store) ◄──────────────────────────┘
+//!            TokenReply ◄── (handles in place of tokens) ◄── reply (expires_in, no-store) ◄──────┘
 //! ```
 //!
 //! Beside it, [`authorize`] sends browsers on, [`userinfo`] asks as the caller does, [`revoke`] ends
 //! tokens, [`introspect`] tells what they are worth, and [`endpoint`] shows the issuer's own documents;
 //! [`envelope`] dresses errors; [`handles`] stand in for tokens where clients are to hold none.
 //!
-//! Everything but [`client`], [`handles`], [`reuse`], [`refresh`] and [`userinfo`] takes values and returns values. Parameters, codes, verifiers, secrets
-//! and tokens live in types without a telling `Debug`; no log line, error or label holds one.
+//! Everything but [`client`], [`handles`], [`reuse`], [`refresh`] and [`userinfo`] takes values and returns
+//! values. Parameters, codes, verifiers, secrets and tokens live in types without a telling `Debug`; no
+//! log line, error or label holds one.
 
 pub mod authorize;
 pub mod client;

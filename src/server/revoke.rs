@@ -79,15 +79,23 @@ async fn end_grant(
     let Some(ended) = ended.map_err(|_| OAuthError::StoreUnavailable)? else {
         return nothing();
     };
-    // A token that is given again stands behind other handles of that client too.
-    if mount.reuse.is_none() && examine(snapshot, mount, &ended.token).await.is_ok() {
-        deny(mount, snapshot, &ended.token, None).await?;
-    }
-    let Some(refresh_token) = ended.refresh_token else {
-        return nothing();
+    // A token of a machine that is given again stands behind other handles of that client too.
+    let is_shared = mount.reuse.is_some() && ended.refresh_token.is_none();
+    let kept = match is_shared {
+        true => Ok(()),
+        // Whatever it is worth at the moment: keys may be away that make it good later.
+        false => deny(mount, snapshot, &ended.token, None).await,
     };
-    let asked = ask(mount, request.about(&refresh_token), trace).await;
-    Ok(revoke::answer(true, asked, &mount.surface.realm))
+    // Even if that failed: there is no handle any more by which this could be asked for again.
+    let asked = match ended.refresh_token {
+        Some(refresh_token) => Some(ask(mount, request.about(&refresh_token), trace).await),
+        None => None,
+    };
+    kept?;
+    match asked {
+        Some(asked) => Ok(revoke::answer(true, asked, &mount.surface.realm)),
+        None => nothing(),
+    }
 }
 
 /// Has every gateway refuse the token from now on, until nobody would accept it any more.

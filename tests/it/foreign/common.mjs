@@ -6,8 +6,8 @@ import { webcrypto } from 'node:crypto';
 globalThis.crypto ??= webcrypto;
 globalThis.CryptoKey ??= webcrypto.CryptoKey;
 
-/** What the test says: addresses, clients, and which endpoints are there. */
-export const { gateway, issuer, machine, web, backend, asker, merged } = JSON.parse(process.argv[2]);
+/** What the test says: addresses and clients. */
+export const { gateway, issuer, machine, web, backend, asker } = JSON.parse(process.argv[2]);
 
 export const redirectUri = `${gateway}/public/callback`;
 

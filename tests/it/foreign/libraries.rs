@@ -14,9 +14,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
-/// Whether the gateway has the endpoints to revoke and introspect.
-const MERGED: bool = true;
-
 /// Whom the gateway answers at its introspection endpoint.
 const ASKER: (&str, &str) = ("resource-server", "resource-secret");
 
@@ -32,8 +29,7 @@ async fn world() -> World {
     let lines = format!(
         "refresh_window = \"0s\"\nintrospect_clients = [{{ id = \"{id}\", secret = \"{secret}\" }}]"
     );
-    let lines = if MERGED { &lines } else { "" };
-    World::with(&with_lines(CONFIG, "[oauth.bonterra]", lines)).await
+    World::with(&with_lines(CONFIG, "[oauth.bonterra]", &lines)).await
 }
 
 /// Runs a script beside its packages; what it tells.
@@ -59,7 +55,6 @@ async fn story(world: &World, script: &str) -> Value {
         "web": { "id": "demo-web" },
         "backend": client("demo-backend", "backend-secret"),
         "asker": client(ASKER.0, ASKER.1),
-        "merged": MERGED,
     });
     let mut command = Command::new("timeout");
     command
@@ -85,7 +80,7 @@ fn expected() -> Value {
     let told = |status: u16, error: &str| json!({ "code": "OAUTH_RESPONSE_BODY_ERROR", "status": status, "error": error });
     let machine = json!({ "type": "bearer", "lifetime": 86400, "call": 200 });
     let person = json!({ "type": "bearer", "email": "user@example.com", "call": 200 });
-    let mut story = json!({
+    json!({
         "discovery_as_the_gateway": { "code": "OAUTH_JSON_ATTRIBUTE_COMPARISON_FAILED" },
         "discovered": true,
         "machine": {
@@ -99,30 +94,23 @@ fn expected() -> Value {
         "wrong_verifier": told(403, "invalid_grant"),
         "refreshed": { "different": 3, "call": 200 },
         "no_refresh": told(403, "invalid_grant"),
-    });
-    if MERGED {
-        let more = json!({
-            "introspected": { "active": true, "iss": true, "sub": true },
-            "stranger": challenged("basic"),
-            "revoked": invalid_token(),
-            "introspected_after": { "active": false },
-            "revoked_refresh": told(403, "invalid_grant"),
-            "reused": told(403, "invalid_grant"),
-            "ended": told(403, "invalid_grant"),
-        });
-        let more = more.as_object().expect("an object").clone();
-        story.as_object_mut().expect("an object").extend(more);
-    }
-    story
+        "introspected": { "active": true, "iss": true, "sub": true },
+        "stranger": challenged("basic"),
+        "revoked": invalid_token(),
+        "introspected_after": { "active": false },
+        "revoked_refresh": told(403, "invalid_grant"),
+        "reused": told(403, "invalid_grant"),
+        "ended": told(403, "invalid_grant"),
+    })
 }
 
 /// What the issuer and the API saw of it: nothing that the gateway refuses by itself.
 fn assert_seen(world: &World) {
     let counts = world.auth.counts();
     // Machines: right and wrong, in two ways. People: three, a wrong verifier, the one who refreshes. Refreshed: twice,
-    // and once with nothing. With more: another who refreshes, with the token of before, and with what had ended.
-    let more = if MERGED { 1 + 3 + 1 } else { 0 };
-    assert_eq!(counts.token, 4 + 5 + 3 + more);
+    // and once with nothing. After that with what was revoked; another who refreshes, with the token of before, and with
+    // what had ended.
+    assert_eq!(counts.token, 4 + 5 + 3 + 1 + 4);
     assert_eq!(counts.userinfo, 3);
     assert_eq!(counts.introspect, 0, "the gateway judges JWTs itself");
     assert_eq!(world.echo.seen().len(), 2 + 3 + 1);

@@ -1,6 +1,6 @@
 // The gateway as users of oauth4webapi meet it: the same by hand, step by step.
 
-import { api, asker, backend, endpoints, gateway, issuer, logIn, machine, merged, redirectUri, refusal, tell, web } from './common.mjs';
+import { api, asker, backend, endpoints, gateway, issuer, logIn, machine, redirectUri, refusal, tell, web } from './common.mjs';
 import * as oauth from 'oauth4webapi';
 
 const plain = { [oauth.allowInsecureRequests]: true };
@@ -80,31 +80,29 @@ const different = new Set([first, second, third].map((tokens) => tokens.refresh_
 story.refreshed = { different, call: await call(third.access_token) };
 story.no_refresh = await refusal(refresh('v1.nothing'));
 
-if (merged) {
-  const introspect = async (secret, token) => {
-    const response = await oauth.introspectionRequest(server, client(asker), oauth.ClientSecretBasic(secret), token, plain);
-    return oauth.processIntrospectionResponse(server, client(asker), response);
-  };
-  const revoke = async (token, hint) => {
-    const options = { ...plain, additionalParameters: { token_type_hint: hint } };
-    await oauth.processRevocationResponse(await oauth.revocationRequest(server, client(web), oauth.None(), token, options));
-  };
-  const before = await introspect(asker.secret, third.access_token);
-  story.introspected = { active: before.active, iss: before.iss === issuer, sub: before.sub === oauth.getValidatedIdTokenClaims(first).sub };
-  story.stranger = await refusal(introspect('not-the-secret', third.access_token));
+const introspect = async (secret, token) => {
+  const response = await oauth.introspectionRequest(server, client(asker), oauth.ClientSecretBasic(secret), token, plain);
+  return oauth.processIntrospectionResponse(server, client(asker), response);
+};
+const revoke = async (token, hint) => {
+  const options = { ...plain, additionalParameters: { token_type_hint: hint } };
+  await oauth.processRevocationResponse(await oauth.revocationRequest(server, client(web), oauth.None(), token, options));
+};
+const before = await introspect(asker.secret, third.access_token);
+story.introspected = { active: before.active, iss: before.iss === issuer, sub: before.sub === oauth.getValidatedIdTokenClaims(first).sub };
+story.stranger = await refusal(introspect('not-the-secret', third.access_token));
 
-  await revoke(third.access_token, 'access_token');
-  story.revoked = await refusal(call(third.access_token));
-  story.introspected_after = await introspect(asker.secret, third.access_token);
-  await revoke(third.refresh_token, 'refresh_token');
-  story.revoked_refresh = await refusal(refresh(third.refresh_token));
-  await revoke('never seen', 'access_token');
+await revoke(third.access_token, 'access_token');
+story.revoked = await refusal(call(third.access_token));
+story.introspected_after = await introspect(asker.secret, third.access_token);
+await revoke(third.refresh_token, 'refresh_token');
+story.revoked_refresh = await refusal(refresh(third.refresh_token));
+await revoke('never seen', 'access_token');
 
-  // An old refresh token that is used once more ends the family.
-  const family = await logInAs(web, oauth.None());
-  const next = await refresh(family.refresh_token);
-  story.reused = await refusal(refresh(family.refresh_token));
-  story.ended = await refusal(refresh(next.refresh_token));
-}
+// An old refresh token that is used once more ends the family.
+const family = await logInAs(web, oauth.None());
+const next = await refresh(family.refresh_token);
+story.reused = await refusal(refresh(family.refresh_token));
+story.ended = await refusal(refresh(next.refresh_token));
 
 tell(story);

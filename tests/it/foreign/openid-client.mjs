@@ -1,6 +1,6 @@
 // The gateway as users of openid-client meet it.
 
-import { api, asker, backend, endpoints, gateway, issuer, logIn, machine, merged, redirectUri, refusal, tell, web } from './common.mjs';
+import { api, asker, backend, endpoints, gateway, issuer, logIn, machine, redirectUri, refusal, tell, web } from './common.mjs';
 import * as client from 'openid-client';
 
 const plain = { execute: [client.allowInsecureRequests] };
@@ -72,24 +72,22 @@ const different = new Set([first, second, third].map((tokens) => tokens.refresh_
 story.refreshed = { different, call: await call(app, third.access_token) };
 story.no_refresh = await refusal(client.refreshTokenGrant(app, 'v1.nothing'));
 
-if (merged) {
-  const resource = as(asker, client.ClientSecretBasic(asker.secret));
-  const before = await client.tokenIntrospection(resource, third.access_token);
-  story.introspected = { active: before.active, iss: before.iss === issuer, sub: before.sub === first.claims().sub };
-  story.stranger = await refusal(client.tokenIntrospection(as(asker, client.ClientSecretBasic('not-the-secret')), third.access_token));
+const resource = as(asker, client.ClientSecretBasic(asker.secret));
+const before = await client.tokenIntrospection(resource, third.access_token);
+story.introspected = { active: before.active, iss: before.iss === issuer, sub: before.sub === first.claims().sub };
+story.stranger = await refusal(client.tokenIntrospection(as(asker, client.ClientSecretBasic('not-the-secret')), third.access_token));
 
-  await client.tokenRevocation(app, third.access_token, { token_type_hint: 'access_token' });
-  story.revoked = await refusal(call(app, third.access_token));
-  story.introspected_after = await client.tokenIntrospection(resource, third.access_token);
-  await client.tokenRevocation(app, third.refresh_token, { token_type_hint: 'refresh_token' });
-  story.revoked_refresh = await refusal(client.refreshTokenGrant(app, third.refresh_token));
-  await client.tokenRevocation(app, 'never seen');
+await client.tokenRevocation(app, third.access_token, { token_type_hint: 'access_token' });
+story.revoked = await refusal(call(app, third.access_token));
+story.introspected_after = await client.tokenIntrospection(resource, third.access_token);
+await client.tokenRevocation(app, third.refresh_token, { token_type_hint: 'refresh_token' });
+story.revoked_refresh = await refusal(client.refreshTokenGrant(app, third.refresh_token));
+await client.tokenRevocation(app, 'never seen');
 
-  // An old refresh token that is used once more ends the family.
-  const family = await logInAs(app);
-  const next = await client.refreshTokenGrant(app, family.refresh_token);
-  story.reused = await refusal(client.refreshTokenGrant(app, family.refresh_token));
-  story.ended = await refusal(client.refreshTokenGrant(app, next.refresh_token));
-}
+// An old refresh token that is used once more ends the family.
+const family = await logInAs(app);
+const next = await client.refreshTokenGrant(app, family.refresh_token);
+story.reused = await refusal(client.refreshTokenGrant(app, family.refresh_token));
+story.ended = await refusal(client.refreshTokenGrant(app, next.refresh_token));
 
 tell(story);

@@ -94,6 +94,30 @@ async fn a_machines_handle_ends_without_the_issuer() {
     assert_eq!(world.auth.counts().revoke, 0);
 }
 
+/// A machine's token that is given again stands behind handles that go on; a user's never does.
+#[tokio::test]
+async fn a_users_token_ends_with_its_handles_where_machines_share_theirs() {
+    let cache = "[oauth.internal.cache]\nenabled = true\n";
+    let world = World::with(&format!("{CONFIG}{SURFACE}{cache}")).await;
+    let address = world.gateway.address;
+    let (one, other) = (machine(address).await, machine(address).await);
+    let form = [
+        ("token", one.access.as_str()),
+        ("client_id", "demo-client"),
+        ("client_secret", "demo-secret"),
+    ];
+    let reply = world.post("/oauth20/revoke").form(&form).send().await;
+    assert_eq!(reply.status, 200);
+    assert_dead(address, &one.access).await;
+    assert_good(address, &other.access).await;
+
+    let handles = user(&world, address).await;
+    let jwt = inside(&world, &handles.access).await;
+    revoke(&world, "/oauth20/revoke", &handles.access).await;
+    assert_dead(address, &handles.access).await;
+    assert_eq!(call(address, &jwt).await.json()["reason"], "revoked");
+}
+
 /// Nobody is told whether there was anything to end (RFC 7009 §2.2), and a handle goes to no issuer.
 #[tokio::test]
 async fn who_has_no_say_ends_nothing() {
