@@ -19,7 +19,7 @@ use crate::outbound::Reply;
 use crate::snapshot::{Mount, Snapshot};
 use crate::store::Revocation;
 use crate::telemetry::trace::Trace;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 /// Largest answer of the issuer that is read, in bytes.
 const MAX_REPLY: usize = 64 * 1024;
@@ -79,15 +79,27 @@ async fn end_grant(
     let Some(ended) = ended.map_err(|_| OAuthError::StoreUnavailable)? else {
         return nothing();
     };
-    // A token that is given again stands behind other handles of that client too.
-    if mount.reuse.is_none() && examine(snapshot, mount, &ended.token).await.is_ok() {
-        deny(mount, snapshot, &ended.token, None).await?;
-    }
-    let Some(refresh_token) = ended.refresh_token else {
-        return nothing();
+    let denied = match ended.is_shared {
+        true => Ok(()),
+        false => deny_inside(mount, snapshot, &ended.token).await,
     };
+    let Some(refresh_token) = ended.refresh_token else {
+        return denied.and_then(|()| nothing());
+    };
+    // Whatever came of that: nobody knows the issuer's refresh token any more who could end it later.
     let asked = ask(mount, request.about(&refresh_token), trace).await;
+    denied?;
     Ok(revoke::answer(true, asked, &mount.surface.realm))
+}
+
+/// Denies the token that a handle stood for, unless nobody gets in with it anyway.
+async fn deny_inside(mount: &Mount, snapshot: &Snapshot, token: &str) -> Result<(), OAuthError> {
+    let refused = examine(snapshot, mount, token).await.err();
+    match refused.map(|rejection| rejection.reason.status()) {
+        Some(StatusCode::UNAUTHORIZED) => Ok(()),
+        // One that cannot be judged at the moment may be good in the next.
+        Some(_) | None => deny(mount, snapshot, token, None).await,
+    }
 }
 
 /// Has every gateway refuse the token from now on, until nobody would accept it any more.
