@@ -64,10 +64,22 @@ const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("auth0-forwarded-for"
 // === impl Forward ===
 
 impl Forward {
-    /// Whether a handle came where the issuer's refresh token is meant.
-    fn has_handle(&self) -> bool {
-        let given = self.params.get("refresh_token");
-        given.is_some_and(|given| is_meant(given.expose()))
+    /// Whether a handle came where the issuer would see it. `is_known_here` is whether the surface itself reads the
+    /// refresh token.
+    fn shows_handle(&self, is_known_here: bool) -> bool {
+        let is_read = |name: &str| {
+            is_known_here && self.grant == Grant::RefreshToken && name == "refresh_token"
+        };
+        // What a client or a user has made up may look like anything.
+        let is_made_up = |name: &str| {
+            matches!(
+                name,
+                "client_id" | "client_secret" | "username" | "password"
+            )
+        };
+        self.params
+            .iter()
+            .any(|(name, value)| is_meant(value.expose()) && !is_read(name) && !is_made_up(name))
     }
 
     /// The same, telling the issuer the address of the client. It believes that only of a client that
@@ -116,12 +128,12 @@ pub async fn token(
 
 /// Answers in the way of the grant: with what is known already, or by asking the issuer.
 async fn answer(surface: &Surface, issuer: &TokenIssuer, forward: Forward) -> Answer {
+    if forward.shows_handle(issuer.handles.is_some()) {
+        // Whosever it is, the issuer is no more to see it than anybody else.
+        return Err(OAuthError::InvalidGrant);
+    }
     if let Some(handles) = &issuer.handles {
         return handles.answer(issuer, &forward).await;
-    }
-    if forward.has_handle() {
-        // Another surface's: the issuer is no more to see it than anybody else.
-        return Err(OAuthError::InvalidGrant);
     }
     if let (Grant::RefreshToken, Some(refresh)) = (forward.grant, &issuer.refresh) {
         return refresh.answer(issuer, &forward).await;

@@ -109,7 +109,7 @@ pub async fn decide(
                 return Verdict::Refused(Some(route), rejection);
             }
             Decision::Exchange(route, mount, handle) => {
-                match Box::pin(handles::exchange(snapshot, &mount, &handle)).await {
+                match Box::pin(handles::exchange(snapshot, &mount, &handle, counting)).await {
                     Ok(found) => exchanged = Some(found),
                     Err(rejection) => return Verdict::Refused(Some(route), rejection),
                 }

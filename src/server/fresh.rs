@@ -2,6 +2,7 @@
 //! the client's way, so that its first request finds it known and its key at hand.
 
 use crate::authn::foresee;
+use crate::oauth::Handles;
 use crate::snapshot::{Mount, Snapshot};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -30,8 +31,12 @@ pub(super) fn follow(snapshot: &Arc<Snapshot>, mount: &Mount, reply: Bytes) {
         return;
     }
     let (snapshot, issuer) = (Arc::clone(snapshot), Arc::clone(issuer));
+    let handles = mount.handles.clone();
     tokio::spawn(async move {
         let Ok(Issued { access_token }) = serde_json::from_slice(&reply) else {
+            return;
+        };
+        let Some(access_token) = issued(handles, access_token).await else {
             return;
         };
         let lacks_key = || {
@@ -50,4 +55,14 @@ pub(super) fn follow(snapshot: &Arc<Snapshot>, mount: &Mount, reply: Bytes) {
         // What is not known by then is looked into when it is used.
         let _ = pingora_timeout::timeout(PATIENCE, fetching).await;
     });
+}
+
+/// What the issuer has issued: the token in the reply, or the one inside of the handle that the client got for it.
+async fn issued<'b>(handles: Option<Arc<Handles>>, given: Cow<'b, str>) -> Option<Cow<'b, str>> {
+    let Some(handles) = handles else {
+        return Some(given);
+    };
+    let handle = handles.read(&given)?;
+    let inside = handles.exchange(&handle, || None).await.ok()?;
+    Some(Cow::Owned(inside.token().to_owned()))
 }

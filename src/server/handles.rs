@@ -1,6 +1,7 @@
 //! From the handle that a client shows to the token inside: what the decision, and the userinfo endpoint,
 //! have looked up.
 
+use super::decision::Counting;
 use super::oauth;
 use crate::oauth::handles::{self, Exchanged, Handle, Trouble};
 use crate::oauth::{OAuthError, TokenIssuer};
@@ -12,13 +13,23 @@ use http::header::AUTHORIZATION;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Looks up what a handle stands for, for a route.
+/// Looks up what a handle stands for, for a route. Renews it if it is time, for a request that counts.
 pub(super) async fn exchange(
     snapshot: &Snapshot,
     mount: &Mount,
     handle: &Handle,
+    counting: Counting,
 ) -> Result<Arc<Exchanged>, Rejection> {
-    let trouble = match look_up(snapshot, mount, handle).await {
+    // Who only asks about a request may end before a renewal does, and what the issuer gave would be lost.
+    let issuer = || match counting {
+        Counting::On => issuer(snapshot, mount),
+        Counting::Off => None,
+    };
+    let found = match &mount.handles {
+        Some(own) => own.exchange(handle, issuer).await,
+        None => Err(Trouble::Unknown),
+    };
+    let trouble = match found {
         Ok(exchanged) => return Ok(exchanged),
         Err(trouble) => trouble,
     };

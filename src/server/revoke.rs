@@ -19,7 +19,7 @@ use crate::outbound::Reply;
 use crate::snapshot::{Mount, Snapshot};
 use crate::store::Revocation;
 use crate::telemetry::trace::Trace;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 /// Largest answer of the issuer that is read, in bytes.
 const MAX_REPLY: usize = 64 * 1024;
@@ -79,22 +79,26 @@ async fn end_grant(
     let Some(ended) = ended.map_err(|_| OAuthError::StoreUnavailable)? else {
         return nothing();
     };
-    // A token of a machine that is given again stands behind other handles of that client too.
-    let is_shared = mount.reuse.is_some() && ended.refresh_token.is_none();
-    let kept = match is_shared {
+    let denied = match ended.is_shared {
         true => Ok(()),
-        // Whatever it is worth at the moment: keys may be away that make it good later.
-        false => deny(mount, snapshot, &ended.token, None).await,
+        false => deny_inside(mount, snapshot, &ended.token).await,
     };
-    // Even if that failed: there is no handle any more by which this could be asked for again.
-    let asked = match ended.refresh_token {
-        Some(refresh_token) => Some(ask(mount, request.about(&refresh_token), trace).await),
-        None => None,
+    let Some(refresh_token) = ended.refresh_token else {
+        return denied.and_then(|()| nothing());
     };
-    kept?;
-    match asked {
-        Some(asked) => Ok(revoke::answer(true, asked, &mount.surface.realm)),
-        None => nothing(),
+    // Whatever came of that: nobody knows the issuer's refresh token any more who could end it later.
+    let asked = ask(mount, request.about(&refresh_token), trace).await;
+    denied?;
+    Ok(revoke::answer(true, asked, &mount.surface.realm))
+}
+
+/// Denies the token that a handle stood for, unless nobody gets in with it anyway.
+async fn deny_inside(mount: &Mount, snapshot: &Snapshot, token: &str) -> Result<(), OAuthError> {
+    let refused = examine(snapshot, mount, token).await.err();
+    match refused.map(|rejection| rejection.reason.status()) {
+        Some(StatusCode::UNAUTHORIZED) => Ok(()),
+        // One that cannot be judged at the moment may be good in the next.
+        Some(_) | None => deny(mount, snapshot, token, None).await,
     }
 }
 

@@ -20,6 +20,9 @@ use memory::Memory;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+/// No record is kept for longer, in seconds: ten years, whatever an issuer says of its tokens.
+const LONGEST: UnixSeconds = 10 * 366 * 24 * 3600;
+
 /// Where names in Redis begin. A change of what is kept below them needs another number.
 const PREFIX: &str = "bonterra-gateway:sealed:1:";
 
@@ -44,7 +47,7 @@ pub struct Record {
 pub struct Life {
     /// The present.
     pub now: UnixSeconds,
-    /// Seconds from now; at least one is kept.
+    /// Seconds from now; at least one is kept, and ten years at most.
     pub seconds: UnixSeconds,
 }
 
@@ -108,11 +111,15 @@ impl fmt::Debug for RecordId {
 
 impl Life {
     fn end(self) -> UnixSeconds {
-        self.now.saturating_add(self.seconds.max(1))
+        self.now.saturating_add(self.kept())
     }
 
     fn milliseconds(self) -> i64 {
-        self.seconds.max(1).saturating_mul(1000)
+        self.kept().saturating_mul(1000)
+    }
+
+    fn kept(self) -> UnixSeconds {
+        self.seconds.clamp(1, LONGEST)
     }
 }
 

@@ -173,6 +173,10 @@ impl Case<'_> {
             Decision::Needs(_, Need::Introspection(question)) => {
                 self.provider(|issuer| Arc::ptr_eq(issuer, &question.issuer))?
             }
+            // The token inside is one of that issuer's.
+            Decision::Exchange(_, mount, _) => {
+                self.provider(|issuer| Arc::ptr_eq(issuer, &mount.provider.issuer))?
+            }
             _ => return None,
         };
         let (source, keys) = (provider.source.clone(), Arc::clone(&provider.issuer.keys));

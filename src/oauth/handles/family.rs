@@ -17,6 +17,10 @@ pub(super) struct Family {
     pub(super) granted: Granted,
     /// Until when the access handle is good.
     pub(super) good_until: UnixSeconds,
+    /// Until when the refresh handle is good, whatever is done with the family meanwhile.
+    pub(super) refresh_until: UnixSeconds,
+    /// Other families may have the same token: the gateway gives it again.
+    pub(super) is_shared: bool,
     /// The access handle.
     pub(super) access: Digest,
     /// The refresh handle, if the issuer gave a refresh token.

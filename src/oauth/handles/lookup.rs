@@ -27,6 +27,8 @@ pub struct Revoked {
     pub refresh_token: Option<Box<str>>,
     /// The token that was inside.
     pub token: Box<str>,
+    /// It may be inside of other handles of the same client, which were not ended.
+    pub is_shared: bool,
 }
 
 /// Why there is no token for a handle.
@@ -173,6 +175,7 @@ impl Handles {
         Ok(Some(Revoked {
             refresh_token: family.granted.refresh_token,
             token: family.granted.token,
+            is_shared: family.is_shared,
         }))
     }
 

@@ -32,12 +32,14 @@ use super::client::TokenIssuer;
 use super::errors::{OAuthError, forbid_storing};
 use super::grant::Grant;
 use super::reply::Outcome;
+use super::reuse::is_plain;
 use super::token::{Answer, Forward, ask};
 use crate::identity::{Clock, UnixSeconds};
 use crate::store::sealed::{Life, RecordId, SealedError};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
+use serde_json::Value;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -128,7 +130,9 @@ impl Handles {
             return Ok((response, outcome));
         }
         let granted = self.granted(&response, since)?;
-        let body = self.begin(granted, &forward, client.into()).await?;
+        let is_shared = issuer.reuse.is_some() && is_plain(&forward);
+        let client = client.into();
+        let body = self.begin(granted, &forward, client, is_shared).await?;
         Ok((with_body(response, body), outcome))
     }
 
@@ -138,14 +142,20 @@ impl Handles {
         granted: Granted,
         forward: &Forward,
         client: Box<str>,
+        is_shared: bool,
     ) -> Result<String, OAuthError> {
         let no_random = |_| OAuthError::StoreUnavailable;
         let name = FamilyName::new().map_err(no_random)?;
         let pair = self.pair(name, &granted).map_err(no_random)?;
         let renewal = Renewal::of(forward).filter(|_| self.outlives(&granted));
-        let family = self.family(client, granted, &pair, renewal);
+        let family = Family {
+            is_shared,
+            ..self.family(client, granted, &pair, renewal)
+        };
         let now = self.clock.now();
-        let body = family.granted.reply(&pair, family.good_until - now);
+        let body = family
+            .granted
+            .reply(&pair, family.good_until.saturating_sub(now));
         let (limit, life) = (self.settings.max_entries, self.life(&family, now));
         self.state
             .store
@@ -189,6 +199,8 @@ impl Handles {
         Family {
             client,
             good_until,
+            refresh_until: granted.since.saturating_add(self.settings.refresh_lifetime),
+            is_shared: false,
             access: pair.access.digest,
             refresh: pair.refresh.as_ref().map(|refresh| refresh.digest),
             claim: None,
@@ -205,8 +217,12 @@ impl Handles {
 
     /// How long a family is kept.
     fn life(&self, family: &Family, now: UnixSeconds) -> Life {
-        let access = family.good_until.saturating_sub(now) + REMEMBERED;
-        let refresh = family.refresh.map(|_| self.settings.refresh_lifetime);
+        let access = family
+            .good_until
+            .saturating_sub(now)
+            .saturating_add(REMEMBERED);
+        let left = family.refresh_until.saturating_sub(now);
+        let refresh = family.refresh.map(|_| left);
         let seconds = access.max(refresh.unwrap_or(0));
         Life { now, seconds }
     }
@@ -220,6 +236,25 @@ fn id_of(name: FamilyName) -> RecordId {
 fn with_body(mut response: Response<Bytes>, body: String) -> Response<Bytes> {
     *response.body_mut() = body.into();
     response
+}
+
+/// The issuer's refusal, unless it quotes the refresh token, which its client is never to see.
+fn unquoted(answer: Answer, token: Option<&str>) -> Answer {
+    let (Ok((response, _)), Some(token)) = (&answer, token) else {
+        return answer;
+    };
+    let quotes = |text: &[u8]| memchr::memmem::find(text, token.as_bytes()).is_some();
+    let body = response.body();
+    // The same with its escapes undone.
+    let plain = serde_json::from_slice::<Value>(body).map(|body| body.to_string());
+    let mut headers = response.headers().values();
+    if quotes(body)
+        || plain.is_ok_and(|plain| quotes(plain.as_bytes()))
+        || headers.any(|value| quotes(value.as_bytes()))
+    {
+        return Err(OAuthError::InvalidGrant);
+    }
+    answer
 }
 
 /// A reply of our own, for who is given once more what somebody else was given.

@@ -14,7 +14,7 @@
 use super::family::{Claim, Family, Renewal, Repeatable};
 use super::granted::Granted;
 use super::handle::{Digest, Handle, Kind};
-use super::{Handles, Trouble, given_again, id_of, with_body};
+use super::{Handles, Trouble, given_again, id_of, renew, unquoted, with_body};
 use crate::identity::UnixSeconds;
 use crate::oauth::client::TokenIssuer;
 use crate::oauth::client_auth::ClientAuth;
@@ -95,7 +95,8 @@ impl Handles {
         done.unwrap_or(Err(OAuthError::IssuerCut))
     }
 
-    /// Takes the right to send the issuer's refresh token. `None` if somebody was faster.
+    /// Takes the right to send the issuer's refresh token. `None` if somebody was faster. Whose claim is there still
+    /// is gone and may have sent it, so the gateway does not do so by itself any more.
     pub(super) async fn claim(
         &self,
         id: RecordId,
@@ -106,6 +107,9 @@ impl Handles {
         let now = self.clock.now();
         let patience = i64::try_from(issuer.outbound.timeout().as_secs()).unwrap_or(i64::MAX);
         let until = now.saturating_add(patience).saturating_add(WRITING);
+        if family.claim.is_some() {
+            self.give_up(&mut family);
+        }
         family.claim = Some(Claim { until, is_renewal });
         let (content, life) = (family.write(), self.life(&family, now));
         let replaced = self.state.store.replace(id, version, &content, life).await;
@@ -175,7 +179,7 @@ impl Handles {
 
 impl Errand {
     async fn run(self) -> Answer {
-        let (family, version) = match self.turn().await? {
+        let (mut family, version) = match self.turn().await? {
             Turn::Own(family, version) => (family, version),
             Turn::Answered(response) => return Ok((response, Outcome::Reused)),
         };
@@ -184,26 +188,25 @@ impl Errand {
             Some(token) => self.ask(token).await,
             None => Err(OAuthError::InvalidGrant),
         };
-        let granted = match asked {
+        let may_be_spent = renew::may_be_spent(&asked);
+        let failed = match asked {
             Ok((response, outcome)) if response.status().is_success() => {
-                let granted = self.handles.granted(&response, since);
-                granted.map(|granted| (granted, response, outcome))
+                match self.handles.granted(&response, since) {
+                    Ok(granted) => {
+                        let body = self.succeed(granted, &family, version).await?;
+                        return Ok((with_body(response, body), outcome));
+                    }
+                    Err(error) => Err(error),
+                }
             }
-            other => {
-                self.handles.release(self.id, family, version).await;
-                return other;
-            }
+            other => other,
         };
-        match granted {
-            Ok((granted, response, outcome)) => {
-                let body = self.succeed(granted, &family, version).await?;
-                Ok((with_body(response, body), outcome))
-            }
-            Err(error) => {
-                self.handles.release(self.id, family, version).await;
-                Err(error)
-            }
+        let failed = unquoted(failed, family.granted.refresh_token.as_deref());
+        if may_be_spent {
+            self.handles.give_up(&mut family);
         }
+        self.handles.release(self.id, family, version).await;
+        failed
     }
 
     /// Waits until nobody else is exchanging the same refresh token, and sees what is left to do.
@@ -217,6 +220,9 @@ impl Errand {
                 .ok_or(OAuthError::InvalidGrant)?;
             if !family.has(&self.handle) {
                 return self.exchanged_before().await;
+            }
+            if handles.clock.now() >= family.refresh_until {
+                return Err(OAuthError::InvalidGrant);
             }
             match family.claim(handles.clock.now()) {
                 // What became of that request, this one could only ask the issuer for again.
@@ -292,12 +298,16 @@ impl Errand {
         let renewal = Renewal::of(&self.forward).filter(|_| handles.outlives(&granted));
         let family = handles.family(self.client.clone(), granted, &pair, renewal);
         let now = handles.clock.now();
-        let body = family.granted.reply(&pair, family.good_until - now);
+        let body = family
+            .granted
+            .reply(&pair, family.good_until.saturating_sub(now));
         // Before the handle stops being good: who brings it then finds this.
         let kept = self.keep_answer(&body, now).await;
         match handles.settle(self.id, &family, version).await {
             Ok(true) => {
-                if kept.is_err() {
+                // It is to be found for its whole moment, however long the writing took.
+                if kept.is_err() || handles.clock.now() != now {
+                    let now = handles.clock.now();
                     let _ = self.keep_answer(&body, now).await;
                 }
                 Ok(body)

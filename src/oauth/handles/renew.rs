@@ -57,21 +57,25 @@ impl Handles {
 
     /// Renews, and returns when that is done, or nothing can be done.
     pub(super) async fn renew_now(&self, id: RecordId, issuer: TokenIssuer) {
-        let handles = self.clone();
         let patience = issuer.outbound.timeout();
-        // It goes on if the request ends: what is sent cannot be taken back.
-        let renewing = tokio::spawn(async move {
-            while let Tried::Busy = handles.try_to_renew(id, &issuer).await {
-                tokio::time::sleep(POLL).await;
+        let renewing = async {
+            loop {
+                let (handles, issuer) = (self.clone(), issuer.clone());
+                // It goes on if the request ends: what is sent cannot be taken back. Who only waits does not.
+                let trying = async move { handles.try_to_renew(id, &issuer).await };
+                match tokio::spawn(trying).await {
+                    Ok(Tried::Busy) => tokio::time::sleep(POLL).await,
+                    Ok(Tried::Done) | Err(_) => break,
+                }
             }
-        });
+        };
         let _ = tokio::time::timeout(patience, renewing).await;
         self.state.recent.invalidate(&id);
     }
 
     async fn try_to_renew(&self, id: RecordId, issuer: &TokenIssuer) -> Tried {
         let now = self.clock.now();
-        let Ok(Some((family, version))) = self.load(id).await else {
+        let Ok(Some((mut family, version))) = self.load(id).await else {
             return Tried::Done;
         };
         let is_due = from(&family).is_some_and(|from| now >= from) && now < family.good_until;
@@ -80,6 +84,12 @@ impl Handles {
         }
         if family.claim(now).is_some() {
             return Tried::Busy;
+        }
+        if family.claim.take().is_some() {
+            // Whose it was is gone, and may have sent the refresh token.
+            self.give_up(&mut family);
+            let _ = self.settle(id, &family, version).await;
+            return Tried::Done;
         }
         match self.claim(id, (family, version), issuer, true).await {
             Ok(Some((family, version))) => {
@@ -127,12 +137,20 @@ impl Handles {
 
     /// The refresh token may be spent, so it is not sent again on our own account. The client can
     /// still ask for a refresh itself.
-    fn give_up(&self, family: &mut Family) {
-        family.renewal = None;
-        family.good_until = family.granted.until;
-        let surface = &self.surface;
-        tracing::warn!(%surface, "a token could not be renewed ahead; its handle ends with it");
+    pub(super) fn give_up(&self, family: &mut Family) {
+        if family.renewal.take().is_some() {
+            family.good_until = family.granted.until;
+            let surface = &self.surface;
+            tracing::warn!(%surface, "a token cannot be renewed ahead any more; its handle ends with it");
+        }
     }
+}
+
+/// Whether the issuer may have used the refresh token and what it gave for it is lost. A refusal is none of
+/// that: it says what the client did wrong.
+pub(super) fn may_be_spent(answer: &Result<(Response<Bytes>, super::Outcome), OAuthError>) -> bool {
+    let refused = matches!(answer, Ok((response, _)) if response.status().is_client_error());
+    !refused && !may_try_again(answer)
 }
 
 /// Whether the issuer has certainly not used the refresh token.

@@ -348,7 +348,7 @@ impl fmt::Debug for Reuse {
 }
 
 /// Whether it asks for a token of a machine that has a secret: no other is reused.
-fn is_plain(forward: &Forward) -> bool {
+pub(super) fn is_plain(forward: &Forward) -> bool {
     let confidential = !matches!(forward.auth, ClientAuth::Public | ClientAuth::Assertion);
     forward.grant == Grant::ClientCredentials && confidential
 }

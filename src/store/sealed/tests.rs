@@ -118,3 +118,11 @@ async fn records_end_and_none_is_dropped_to_make_room() {
     assert_eq!(store.put(id(3), SECRET, later, 2).await, Ok(()));
     assert!(store.get(id(2), NOW + 10).await.unwrap().is_some());
 }
+
+#[test]
+fn no_record_is_kept_for_longer_than_redis_can_count() {
+    for (seconds, kept) in [(i64::MIN, 1), (0, 1), (60, 60), (i64::MAX, LONGEST)] {
+        assert_eq!(life(seconds).milliseconds(), kept * 1000);
+        assert_eq!(life(seconds).end(), NOW + kept);
+    }
+}

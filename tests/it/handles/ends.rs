@@ -176,3 +176,25 @@ async fn what_a_handle_is_worth_is_told_of_the_token_inside() {
         assert_eq!(&told.body[..], inactive);
     }
 }
+
+/// What a user's handles stand for is nobody else's, though machines are given tokens again.
+#[tokio::test]
+async fn a_users_token_ends_where_tokens_of_machines_are_given_again() {
+    let config = format!("{CONFIG}{SURFACE}\n[oauth.internal.cache]\nenabled = true\n");
+    let world = World::with(&config).await;
+    let address = world.gateway.address;
+    let handles = user(&world, address).await;
+    let jwt = inside(&world, &handles.access).await;
+    revoke(&world, "/oauth20/revoke", &handles.access).await;
+    assert_eq!(call(address, &jwt).await.json()["reason"], "revoked");
+    let (one, other) = (machine(address).await, machine(address).await);
+    let form = [
+        ("token", one.access.as_str()),
+        ("client_id", "demo-client"),
+        ("client_secret", "demo-secret"),
+    ];
+    let reply = world.post("/oauth20/revoke").form(&form).send().await;
+    assert_eq!(reply.status, 200);
+    assert_dead(address, &one.access).await;
+    assert_good(address, &other.access).await;
+}

@@ -231,3 +231,66 @@ async fn a_refresh_handle_outlives_its_token_and_ends_in_its_own_time() {
     let reply = refreshing(gateway, second.refresh()).send().await;
     assert_error(&reply, 400, "invalid_grant");
 }
+
+/// Some issuers say in their errors what they were sent: here that is what clients never see.
+#[tokio::test]
+async fn an_error_that_quotes_the_issuers_refresh_token_is_told_without_it() {
+    let options = AuthOptions {
+        refresh_rotation: false,
+        ..AuthOptions::default()
+    };
+    let world = World::of(options, &config()).await;
+    let gateway = world.gateway.address;
+    let first = user(&world, gateway).await;
+    let second = Handles::of(&refreshing(gateway, first.refresh()).send().await);
+    let real = issuers_refresh_token(&world);
+    let escaped = format!("\\u0076{}", &real[1..]);
+    for quoted in [&real, &escaped] {
+        let body = format!(r#"{{"error":"invalid_grant","error_description":"no {quoted} here"}}"#);
+        let fault = Fault::Status(400, "application/json".to_owned(), body);
+        world.auth.set_fault_for(Endpoint::Token, fault, 1);
+        let reply = refreshing(gateway, second.refresh()).send().await;
+        assert_error(&reply, 400, "invalid_grant");
+        assert!(!reply.json().to_string().contains(&real));
+    }
+    Handles::of(&refreshing(gateway, second.refresh()).send().await);
+}
+
+#[tokio::test]
+async fn a_handle_in_another_place_goes_to_no_issuer() {
+    let world = world().await;
+    let handles = user(&world, world.gateway.address).await;
+    let before = world.auth.counts().token;
+    for path in [TOKEN, "/oauth/token"] {
+        for name in ["refresh_token", "code", "assertion", "subject_token"] {
+            for handle in [handles.refresh(), &handles.access] {
+                let mut form = MACHINE.to_vec();
+                form.push((name, handle));
+                let reply = world.post(path).form(&form).send().await;
+                assert_error(&reply, 400, "invalid_grant");
+            }
+        }
+    }
+    assert_eq!(world.auth.counts().token, before);
+}
+
+#[tokio::test]
+async fn a_refresh_handle_ends_in_its_time_whatever_is_done_with_its_grant() {
+    let settings = config_with("lifetime = \"10h\"\nrefresh_lifetime = \"1h\"");
+    let world = World::of(living(20_000), &settings).await;
+    let gateway = world.gateway.address;
+    let first = user(&world, gateway).await;
+    advance(&world.gateway.app, 3500);
+    // A try that fails does not make it live longer.
+    world
+        .auth
+        .set_fault_for(Endpoint::Token, Fault::throttled(3), 1);
+    let reply = refreshing(gateway, first.refresh()).send().await;
+    assert_eq!(reply.status, 429);
+    advance(&world.gateway.app, 200);
+    let before = world.auth.counts().token;
+    let reply = refreshing(gateway, first.refresh()).send().await;
+    assert_error(&reply, 400, "invalid_grant");
+    assert_eq!(world.auth.counts().token, before);
+    assert_good(gateway, &first.access).await;
+}

@@ -121,3 +121,19 @@ async fn a_handle_ends_when_its_lifetime_does() {
     let machine = machine(gateway).await;
     assert!(machine.expires_in <= 1000);
 }
+
+#[tokio::test]
+async fn a_refresh_whose_answer_was_lost_is_not_repeated_by_the_gateway() {
+    let (world, handles) = lab(1000).await;
+    let gateway = world.gateway.address;
+    world
+        .auth
+        .set_fault_for(Endpoint::Token, Fault::LoseReply, 1);
+    let reply = refreshing(gateway, handles.refresh()).send().await;
+    assert_eq!(reply.status, 502);
+    let asked = world.auth.counts().token;
+    assert_good(gateway, &handles.access).await;
+    advance(&world.gateway.app, 1080);
+    assert_reason(gateway, &handles.access, 401, "expired").await;
+    assert_eq!(world.auth.counts().token, asked);
+}

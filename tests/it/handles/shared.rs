@@ -1,7 +1,7 @@
 //! Handles in Redis: shared by gateways, unreadable to all others, and gone with it.
 
 use super::*;
-use crate::harness::program::GatewayProcess;
+use crate::harness::program::{self, GatewayProcess};
 use crate::harness::{RedisServer, eventually};
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
@@ -29,14 +29,19 @@ impl Lab {
     }
 
     async fn with(settings: &str) -> Self {
+        Self::of(AuthOptions::default(), settings, "").await
+    }
+
+    /// With another issuer, and more in `[store]`.
+    async fn of(options: AuthOptions, settings: &str, more: &str) -> Self {
         let redis = RedisServer::start(&[]).await;
         let folder = TempDir::new().expect("a folder");
         let store = format!(
-            "\n[store]\nurl = \"redis://{}\"\ntimeout = \"2s\"\nencryption_key_file = \"{}\"\n",
+            "\n[store]\nurl = \"redis://{}\"\ntimeout = \"2s\"\nencryption_key_file = \"{}\"\n{more}\n",
             redis.address,
             key_file(&folder, "key", KEY)
         );
-        let world = World::with(&format!("{}{store}", config_with(settings))).await;
+        let world = World::of(options, &format!("{}{store}", config_with(settings))).await;
         let lab = Self {
             other: Gateway::start(&std::fs::read_to_string(world.gateway.file()).expect("a file"))
                 .await,
@@ -147,14 +152,14 @@ async fn redis_holds_nothing_that_can_be_read() {
     let inside = inside.to_str().expect("text").trim_start_matches("Bearer ");
     let mut connection = lab.redis.connection().await;
     let keys: Vec<String> = keys(&mut connection).await;
-    let sealed = |key: &str| key.starts_with("bonterra-gateway:sealed:1:");
-    assert!(keys.iter().any(|key| sealed(key)), "{keys:?}");
+    // Those of revocations are of another kind, and looked at elsewhere.
+    let ours = keys
+        .iter()
+        .filter(|key| key.starts_with("bonterra-gateway:sealed:1:"));
+    let ours: Vec<_> = ours.collect();
+    assert!(!ours.is_empty(), "{keys:?}");
     let mut all = Vec::new();
-    for key in &keys {
-        // Beside them there are revocations, which have ends of their own.
-        if !sealed(key) {
-            continue;
-        }
+    for key in ours {
         let life: i64 = redis::cmd("PTTL")
             .arg(key)
             .query_async(&mut connection)
@@ -382,4 +387,86 @@ async fn logs_tell_no_secret_at_any_level() {
         assert!(!text.contains(secret), "{secret} in {text}");
         assert!(!metrics.contains(secret), "{secret}");
     }
+}
+
+/// Whoever was sending the issuer's refresh token is gone, and nobody knows how far it came.
+#[tokio::test]
+async fn what_a_gateway_was_sending_when_it_ended_is_not_sent_again_by_another() {
+    let lab = Lab::of(living(1000), "lifetime = \"10h\"", "").await;
+    let process = GatewayProcess::start(&lab.file()).await;
+    let handles = user(&lab.world, lab.one()).await;
+    eventually("ready", || async {
+        call(process.address, &handles.access).await.status == 200
+    })
+    .await;
+    let asked = lab.world.auth.counts().token;
+    let hang = bonterra_gateway::demo::auth::Fault::Hang;
+    let endpoint = bonterra_gateway::demo::auth::Endpoint::Token;
+    lab.world.auth.set_fault_for(endpoint, hang, 1);
+    let refresh = refreshing(process.address, handles.refresh());
+    let waiting = tokio::spawn(async move { refresh.try_send().await.is_ok() });
+    eventually("the issuer is asked", || async {
+        lab.world.auth.counts().token == asked + 1
+    })
+    .await;
+    drop(process);
+    let _ = waiting.await;
+    advance(&lab.world.gateway.app, 1080);
+    assert_reason(lab.one(), &handles.access, 401, "expired").await;
+    assert_eq!(lab.world.auth.counts().token, asked + 1);
+}
+
+/// What `explain` says of a handle.
+async fn explained(lab: &Lab, handle: &str) -> String {
+    let file = lab.world.gateway.file();
+    let file = file.to_str().expect("UTF-8");
+    let question = ["explain", "-c", file, "GET", "http://a/optional/1"];
+    let question = [&question[..], &["--token", handle]].concat();
+    let said = program::call(lab.folder.path(), &question).await;
+    let text = said.stdout + &said.stderr;
+    for secret in ["bgw_", "eyJ", "v1."] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_handle_is_explained_as_it_is_served() {
+    let lab = Lab::start().await;
+    let handles = user(&lab.world, lab.one()).await;
+    let text = explained(&lab, &handles.access).await;
+    assert!(text.contains("auth0|507f1f77bcf86cd799439011"), "{text}");
+    let text = explained(&lab, handles.refresh()).await;
+    assert!(text.contains("inactive_token"), "{text}");
+}
+
+/// A question about a request spends no refresh token: who asks it may be gone before the answer.
+#[tokio::test]
+async fn explaining_renews_nothing() {
+    let lab = Lab::of(living(1), "lifetime = \"1h\"", "").await;
+    let handles = user(&lab.world, lab.one()).await;
+    // For the program time goes as it does.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let asked = lab.world.auth.counts().token;
+    let text = explained(&lab, &handles.access).await;
+    assert!(text.contains("optional"), "{text}");
+    assert_eq!(lab.world.auth.counts().token, asked, "{text}");
+}
+
+/// The token inside cannot be revoked for all; nobody but the gateway knew the issuer's refresh token, so that is
+/// ended while it is known.
+#[tokio::test]
+async fn a_revocation_that_others_do_not_hear_of_still_reaches_the_issuer() {
+    let lab = Lab::of(AuthOptions::default(), "", "on_failure = \"closed\"").await;
+    let handles = user(&lab.world, lab.one()).await;
+    let mut connection = lab.redis.connection().await;
+    // Redis keeps handles still, and hears of no revocation.
+    let mut withdrawn = redis::cmd("ACL");
+    withdrawn.arg(&["SETUSER", "default", "resetkeys"]);
+    withdrawn.arg(&["~bonterra-gateway:sealed:*", "~bonterra-gateway:rate:*"]);
+    let _: () = withdrawn.query_async(&mut connection).await.expect("done");
+    let form = [("token", handles.refresh()), ("client_id", WEB_CLIENT)];
+    let reply = lab.world.post("/oauth20/revoke").form(&form).send().await;
+    assert_eq!(reply.status, 503, "{}", reply.text());
+    assert_eq!(lab.world.auth.counts().revoke, 1);
 }

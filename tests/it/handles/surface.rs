@@ -1,8 +1,8 @@
 //! The token endpoint and userinfo of such a surface, and what is a mistake in its settings.
 
 use super::*;
-use crate::harness::with_lines;
-use bonterra_gateway::demo::auth::{Endpoint, Fault};
+use crate::harness::{eventually, with_lines};
+use bonterra_gateway::demo::auth::{Endpoint, Fault, KeyChoice};
 use serde_json::json;
 
 #[tokio::test]
@@ -262,4 +262,46 @@ async fn settings_that_mean_nothing_are_mistakes() {
     );
     let fine = fine.replace("ISSUER", "http://127.0.0.1:1/");
     Gateway::start(&fine.replace("ECHO", "http://127.0.0.1:2")).await;
+}
+
+/// Keys follow the token that is inside: it is the issuer's own, and no stranger's.
+#[tokio::test]
+async fn the_token_inside_brings_its_key_along() {
+    let options = AuthOptions {
+        jwks_cache_control: "max-age=3600".to_owned(),
+        ..AuthOptions::default()
+    };
+    let patient = config().replace("cooldown = \"1s\"", "cooldown = \"1h\"");
+    let world = World::of(options, &patient).await;
+    let gateway = world.gateway.address;
+    // Strangers have used up their fetch of this hour.
+    let (header, claims) = (json!({"kid": "nobody's"}), world.auth.claims());
+    let strange = world.auth.mint_with(&header, &claims, &KeyChoice::Current);
+    assert_reason(gateway, &strange, 401, "unknown_key").await;
+    let before = world.auth.counts().jwks;
+    world.auth.rotate();
+    world.auth.rotate();
+    let handles = machine(gateway).await;
+    eventually("the keys are fetched", async || {
+        world.auth.counts().jwks == before + 1
+    })
+    .await;
+    eventually("the handle is good", async || {
+        call(gateway, &handles.access).await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn times_that_make_no_sense_cost_nobody_anything() {
+    let world = world().await;
+    for exp in [i64::MIN, -1, i64::MAX] {
+        let claims = URL_SAFE_NO_PAD.encode(json!({ "exp": exp }).to_string());
+        let token = format!("eyJ.{claims}.x");
+        let body = json!({ "access_token": token, "token_type": "Bearer" });
+        let fault = Fault::Status(200, "application/json".to_owned(), body.to_string());
+        world.auth.set_fault_for(Endpoint::Token, fault, 1);
+        let handles = machine(world.gateway.address).await;
+        assert!(handles.expires_in >= 0);
+    }
 }
