@@ -54,7 +54,7 @@ pub fn secret_in(text: &[u8]) -> Option<&[u8]> {
             (length >= *more).then(|| text.get(at..at + start.len() + length))?
         })
     };
-    let words = WORDS.iter().find_map(|it| word(&it));
+    let words = WORDS.iter().find_map(word);
     words.or_else(|| KINDS.iter().find_map(kind))
 }
 
