@@ -14,10 +14,11 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Secrets of the demo's clients, and words that tests put where secrets are.
-const WORDS: [&str; 8] = [
+const WORDS: [&str; 9] = [
     "demo-secret",
     "backend-secret",
     "management-secret",
+    "demo-api-secret",
     "canary-secret",
     "canary-password",
     "canary-code",
