@@ -15,7 +15,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use storm::{Issuer, storm};
+use storm::{Issuer, SURFACES, storm};
 use support::{Gateway, Raw, Servers, ms, pin, quantile, runtime, setting};
 use tokio::task::JoinSet;
 
@@ -41,31 +41,12 @@ listen = "ADMIN"
 [log]
 level = "error"
 access = false
-
-[issuer.bonterra]
-url = "ISSUER"
-audiences = ["https://api.bonterra.network"]
-jwks_uri = "ISSUER.well-known/jwks.json"
-token_endpoint = "TOKEN"
-timeout = "500ms"
-
-[oauth.plain]
-issuer = "bonterra"
-prefix = "/plain"
-
-[oauth.cached]
-issuer = "bonterra"
-prefix = "/cached"
-
-[oauth.cached.cache]
-enabled = true
-max_entries = 100000
 "#;
 
 fn main() {
     let pinned = pin();
     let servers = Servers::start(0, 0);
-    let config = CONFIG.replace("ISSUER", &servers.issuer);
+    let config = format!("{CONFIG}{SURFACES}").replace("ISSUER", &servers.issuer);
     let simulated = format!("{}oauth/token", servers.issuer);
     let gateway = Gateway::start(&config.replace("TOKEN", &simulated), pinned.then_some("0"));
     runtime().block_on(cached(&gateway));

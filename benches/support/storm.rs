@@ -16,6 +16,28 @@ use tokio::task::JoinSet;
 /// How long the gateway may wait for an answer: the `timeout` of the issuer in its configuration.
 pub const TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Two surfaces in front of it; `ISSUER` and `TOKEN` stand for addresses.
+pub const SURFACES: &str = r#"
+[issuer.bonterra]
+url = "ISSUER"
+audiences = ["https://api.bonterra.network"]
+jwks_uri = "ISSUER.well-known/jwks.json"
+token_endpoint = "TOKEN"
+timeout = "500ms"
+
+[oauth.plain]
+issuer = "bonterra"
+prefix = "/plain"
+
+[oauth.cached]
+issuer = "bonterra"
+prefix = "/cached"
+
+[oauth.cached.cache]
+enabled = true
+max_entries = 100000
+"#;
+
 /// Clients, each with requests of its own, one after the other.
 const CLIENTS: u32 = 64;
 

@@ -4,7 +4,7 @@
 mod load;
 
 use crate::harness::World;
-use load::{Issuer, storm};
+use load::{Issuer, SURFACES, storm};
 
 const CONFIG: &str = r#"
 [server]
@@ -14,24 +14,6 @@ drain_delay = "0s"
 
 [admin]
 listen = "127.0.0.1:0"
-
-[issuer.bonterra]
-url = "ISSUER"
-audiences = ["https://api.bonterra.network"]
-jwks_uri = "ISSUER.well-known/jwks.json"
-token_endpoint = "TOKEN"
-timeout = "500ms"
-
-[oauth.plain]
-issuer = "bonterra"
-prefix = "/plain"
-
-[oauth.cached]
-issuer = "bonterra"
-prefix = "/cached"
-
-[oauth.cached.cache]
-enabled = true
 "#;
 
 #[tokio::test]
@@ -39,7 +21,7 @@ async fn nothing_arrives_twice_and_nobody_gets_anothers() {
     const POSTS: u32 = 3000;
     let issuer = Issuer::start().await.expect("an issuer");
     let endpoint = format!("http://{}/token", issuer.address);
-    let world = World::with(&CONFIG.replace("TOKEN", &endpoint)).await;
+    let world = World::with(&format!("{CONFIG}{SURFACES}").replace("TOKEN", &endpoint)).await;
     let found = storm(
         world.gateway.address,
         &["/plain", "/cached"],

@@ -182,7 +182,8 @@ async fn redis_holds_nothing_that_can_be_read() {
         secrets.push(part.as_bytes().to_vec());
     }
     for text in [
-        "eyJ",
+        "eyJhbGciOi",
+        "eyJpc3MiOi",
         "v1.",
         "bgw_",
         "auth0",

@@ -50,6 +50,11 @@ pub fn secret_in(text: &[u8]) -> Option<&[u8]> {
     let kind = |(start, more): &(&str, usize)| {
         let mut places = memchr::memmem::find_iter(text, start.as_bytes());
         places.find_map(|at| {
+            // In the middle of random text it begins nothing.
+            let before = at.checked_sub(1).and_then(|before| text.get(before));
+            if before.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte)) {
+                return None;
+            }
             let rest = text.get(at + start.len()..)?;
             let length = rest.iter().take_while(|byte| is_of_token(**byte)).count();
             (length >= *more).then(|| text.get(at..at + start.len() + length))?
@@ -158,6 +163,7 @@ fn finds_secrets_and_nothing_else() {
         "demo-client asked for client_credentials",
         "v1.2.3 eyJ eyJhbGciOi code.rs opaque.rs",
         "Basic realm=\"bonterra-gateway\"",
+        "random MeyJ0123456789012345678901",
     ] {
         assert_eq!(secret_in(text.as_bytes()), None, "{text}");
     }
