@@ -140,6 +140,10 @@ async fn faults(gateway: &Gateway, issuer: &Issuer) {
         println!("  WRONG: {wrong}");
     }
     println!(
+        "  {} met a connection that the issuer was closing: 502, not sent again, not arrived",
+        found.unlucky.len()
+    );
+    println!(
         "  {} twice, lost, crossed or otherwise wrong",
         found.wrong.len()
     );
