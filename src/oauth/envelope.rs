@@ -61,12 +61,18 @@ fn members(body: &[u8]) -> Map<String, Value> {
 /// Code and description in one line. A page of HTML, or nothing, is told by its status.
 fn message(status: StatusCode, members: &Map<String, Value>) -> String {
     let text = |name| members.get(name).and_then(Value::as_str);
-    let code = text("error").unwrap_or_else(|| code_of(status));
-    let description = text("error_description").or(text("message"));
-    let message = match (description, text("error")) {
-        (Some(description), _) => format!("{code}: {description}"),
+    // What is refused before an endpoint is found has a reason and its detail (RFC 9457).
+    let code = text("error").or(text("reason"));
+    let description = text("error_description").or(text("message").or(text("detail")));
+    let message = match (description, code) {
+        (Some(description), code) => {
+            format!("{}: {description}", code.unwrap_or(code_of(status)))
+        }
         (None, Some(code)) => code.to_owned(),
-        (None, None) => format!("{code}: the authorization server answers {status}"),
+        (None, None) => {
+            let code = code_of(status);
+            format!("{code}: the authorization server answers {status}")
+        }
     };
     match text("error_uri") {
         Some(uri) => format!("{message} (see {uri})"),

@@ -7,6 +7,7 @@ use super::traffic::Additions;
 use super::{Shared, Stage, endpoints, http2, metadata, oauth};
 use crate::cors;
 use crate::headers::X_REQUEST_ID;
+use crate::oauth::ErrorFormat;
 use crate::proxy::{self, Errand, ResponseBody};
 use crate::rejection::{REALM, Reason, Rejection, ReplyContext};
 use crate::request::{Peer, RequestView};
@@ -113,14 +114,17 @@ async fn answer(
     exchange.set_scheme(peer.scheme());
     if let Some(flaw) = client.flaw() {
         let rejection = Rejection::noted(Reason::BadRequest, flaw.to_string());
-        return last_if_lost(refuse(rejection, None, exchange), client, persistent);
+        let refused = refuse_early(&snapshot, head, rejection, None, exchange);
+        return last_if_lost(refused, client, persistent);
     }
     // hyper measures those of HTTP/1.1.
     if head.version == Version::HTTP_2 && http2::is_too_large(head, &snapshot.limits) {
-        return refuse(Reason::HeadersTooLarge.into(), None, exchange);
+        let reason = Reason::HeadersTooLarge.into();
+        return refuse_early(&snapshot, head, reason, None, exchange);
     }
     if is_overloaded(&snapshot, &exchange) {
-        return refuse(Reason::Overloaded.into(), None, exchange);
+        let reason = Reason::Overloaded.into();
+        return refuse_early(&snapshot, head, reason, None, exchange);
     }
     match verdict(&snapshot, head, peer, &mut exchange, additions).await {
         Ok((Verdict::Proxy(admission), path)) => {
@@ -158,8 +162,12 @@ async fn answer(
         Ok((Verdict::Preflight(route), _)) => preflight(&route, head, exchange),
         Ok((Verdict::Metadata, _)) => metadata::serve(&snapshot, head, peer, exchange),
         Ok((Verdict::InternalKeys, _)) => metadata::serve_keys(&snapshot, head, exchange),
-        Ok((Verdict::Refused(_, rejection), _)) | Err(rejection) => {
+        Ok((Verdict::Refused(Some(_), rejection), _)) => {
             refuse(rejection, metadata::url(head, peer), exchange)
+        }
+        Ok((Verdict::Refused(None, rejection), _)) | Err(rejection) => {
+            let metadata = metadata::url(head, peer);
+            refuse_early(&snapshot, head, rejection, metadata, exchange)
         }
     }
 }
@@ -243,8 +251,29 @@ fn preflight(route: &Route, head: &Parts, mut exchange: Box<Exchange>) -> Respon
     own(response, id.to_str().unwrap_or_default(), Some(exchange))
 }
 
+/// Refuses what no route and no endpoint has seen, in the form of the surface that it was meant for.
+fn refuse_early(
+    snapshot: &Snapshot,
+    head: &Parts,
+    rejection: Rejection,
+    metadata: Option<String>,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let format = snapshot.error_format(head.uri.path());
+    refuse_as(format, rejection, metadata, exchange)
+}
+
 /// Answers with a refusal and hands it to the record. `metadata` is where a challenge points to.
 pub(super) fn refuse(
+    rejection: Rejection,
+    metadata: Option<String>,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    refuse_as(ErrorFormat::OAuth, rejection, metadata, exchange)
+}
+
+fn refuse_as(
+    format: ErrorFormat,
     rejection: Rejection,
     metadata: Option<String>,
     mut exchange: Box<Exchange>,
@@ -259,7 +288,7 @@ pub(super) fn refuse(
     let response = if exchange.is_grpc() {
         rejection.grpc_reply(context)
     } else {
-        rejection.reply(context)
+        format.of(rejection.reply(context))
     };
     exchange.refused(rejection);
     own(response, id.to_str().unwrap_or_default(), Some(exchange))

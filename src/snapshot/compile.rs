@@ -115,6 +115,7 @@ fn build(config: config::Config, env: &Env, mistakes: &mut Vec<Mistake>) -> Opti
         internal,
         reuse,
         refresh,
+        envelopes: mounts::envelopes(&config),
         opaque: mounts
             .into_iter()
             .filter(|mount| mount.handles.is_some())

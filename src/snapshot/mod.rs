@@ -42,7 +42,7 @@ use crate::internal_jwt::Minter;
 use crate::keys::fetch;
 use crate::limit;
 use crate::oauth::introspect::Clients;
-use crate::oauth::{Endpoint, Handles, Quotas, Refresh, Reuse, Surface};
+use crate::oauth::{Endpoint, ErrorFormat, Handles, Quotas, Refresh, Reuse, Surface};
 use crate::outbound::Outbound;
 use crate::request::TrustedProxies;
 use crate::route::RouteTable;
@@ -102,6 +102,8 @@ pub struct Snapshot {
     pub reuse: Vec<Arc<Reuse>>,
     /// What each surface knows of refreshes. Revocation forgets tokens there.
     pub refresh: Vec<Arc<Refresh>>,
+    /// Where what is refused before an endpoint is found comes in the envelope: prefixes of surfaces.
+    pub envelopes: Vec<Box<str>>,
     /// The surfaces that give out handles in place of tokens.
     pub opaque: Vec<Arc<Mount>>,
 }
@@ -255,6 +257,22 @@ impl Snapshot {
         revocations
             .share(self.shared.as_ref(), on_failure, &self.clock)
             .await;
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// What an error looks like that no route and no endpoint has a part in.
+    pub fn error_format(&self, path: &str) -> ErrorFormat {
+        let below = |prefix: &str| {
+            let rest = path.strip_prefix(prefix);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        match self.envelopes.iter().any(|prefix| below(prefix)) {
+            true => ErrorFormat::Envelope,
+            false => ErrorFormat::OAuth,
+        }
     }
 }
 

@@ -89,6 +89,15 @@ pub(super) fn mount(
     mounts
 }
 
+/// The prefixes of surfaces whose errors come in the envelope.
+pub(super) fn envelopes(config: &Config) -> Vec<Box<str>> {
+    let surfaces = config.oauth.values();
+    surfaces
+        .filter(|surface| surface.errors == config::ErrorFormat::Envelope)
+        .map(|surface| surface.prefix.trim_end_matches('/').into())
+        .collect()
+}
+
 /// Serves the issuers' own documents below each surface, and at the root those of one: of the surface
 /// at the default prefix, or of the only issuer that there is.
 pub(super) fn publish_documents(config: &Config, mounts: &[Arc<Mount>], table: &mut Table) {

@@ -66,6 +66,31 @@ async fn every_surface_has_its_own_format() {
     );
 }
 
+/// What is refused before an endpoint is found is that surface's error as well.
+#[tokio::test]
+async fn what_no_endpoint_has_seen_comes_in_it_too() {
+    let world = World::with(&three()).await;
+    for (path, status, code) in [
+        ("/oauth2/unknown", 404, "no_route: "),
+        ("/oauth2", 404, "no_route: "),
+        ("/oauth2/%00", 400, "bad_request: "),
+    ] {
+        let reply = world.get(path).send().await;
+        assert_eq!(reply.status, status, "{path}");
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        let error = reply.json()["errors"][0].clone();
+        assert_eq!(error["httpcode"], json!(status), "{path}");
+        let message = error["message"].as_str().expect("a message");
+        assert!(message.starts_with(code), "{path}: {message}");
+    }
+    for path in ["/oauth2x", "/v1/oauth/unknown", "/unknown"] {
+        let reply = world.get(path).send().await;
+        assert_eq!(reply.status, 404, "{path}");
+        let problem = Some("application/problem+json");
+        assert_eq!(reply.header("content-type"), problem, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn tokens_come_as_documented() {
     let world = World::with(&three()).await;
